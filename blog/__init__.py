@@ -1,0 +1,1 @@
+"""A blog platform that needs nothing but an SQL database."""

@@ -1,0 +1,210 @@
+"""The command line: one function a command, one transaction each."""
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import alembic.command
+import typer
+import uvicorn
+from alembic.util import CommandError
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from blog.database import Database, alembic_config, is_at_head
+from blog.errors import Refusal
+from blog.models import Role, User
+from blog.repository.user import UserRepository
+from blog.schemas.types import PAGE_LIMIT, Email, Name, NewPassword, PageRequest
+from blog.security.passwords import PasswordHasher
+from blog.settings import Settings, read_settings
+
+ResultT = TypeVar("ResultT")
+
+SAFE_SQLITE = (3, 51, 3)
+"""The first without the fault in resetting the write-ahead log that can damage a database."""
+
+cli = typer.Typer(help="The blog platform.", no_args_is_help=True, pretty_exceptions_enable=False)
+users_cli = typer.Typer(help="Add, list and block users.", no_args_is_help=True)
+cli.add_typer(users_cli, name="user")
+
+EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="The user's e-mail address, in any case.")]
+
+
+@users_cli.command("add")
+def add_user(
+    email: Annotated[str, typer.Option(prompt="E-mail")],
+    name: Annotated[str, typer.Option(prompt=True)],
+    role: Role = Role.AUTHOR,
+) -> None:
+    """Add a user. The password is asked for, or read from a pipe."""
+    email, name, password = _valid(Email, email), _valid(Name, name), _read_password()
+    settings = _prepare()
+    password_hash = asyncio.run(_hasher(settings).hash(password))
+    user = _with_users(settings, lambda users: users.add(name, email, password_hash, role=role))
+    print(f"{user.email} is user {user.id}, {user.role.value}.")
+
+
+@users_cli.command("list")
+def list_users() -> None:
+    """List all users, the newest first."""
+    table = Table("id", "e-mail", "name", "role", "active", "since")
+
+    async def fill(users: UserRepository) -> None:
+        after = None
+        while True:
+            page = await users.page(PageRequest(PAGE_LIMIT, after))
+            for user in page.rows:
+                active = "yes" if user.is_active else "blocked"
+                table.add_row(str(user.id), user.email, user.name, user.role.value, active, f"{user.created_at:%F}")
+            after = page.next
+            if after is None:
+                return
+
+    _with_users(_prepare(), fill)
+    Console().print(table)
+
+
+@users_cli.command("block")
+def block_user(email: EmailArgument) -> None:
+    """Block a user; every login is over at once."""
+
+    async def block(users: UserRepository) -> None:
+        await users.update(await _find(users, email), {"is_active": False})
+
+    _with_users(_prepare(), block)
+    print(f"{email} is blocked.")
+
+
+@users_cli.command("password")
+def set_password(email: EmailArgument) -> None:
+    """Set a user's password, asked for or read from a pipe; every login is over at once."""
+    password = _read_password()
+    settings = _prepare()
+    password_hash = asyncio.run(_hasher(settings).hash(password))
+
+    async def change(users: UserRepository) -> None:
+        await users.change_password(await _find(users, email), password_hash)
+
+    _with_users(settings, change)
+    print(f"{email} has a new password.")
+
+
+@cli.command()
+def serve() -> None:
+    """Serve the platform. SQLite is brought to the current schema; other engines must be at it."""
+    settings = _prepare()
+    address = f"http://{settings.host}:{settings.port}"
+    print(f"The platform is at {address}" + (f", its documentation at {address}/docs" if settings.serves_docs else ""))
+    if not _with_users(settings, UserRepository.has_admin):
+        print("There is no admin yet. Make one with: pipenv run python -m blog user add --role admin")
+    if settings.embedded and sqlite3.sqlite_version_info < SAFE_SQLITE:
+        print(
+            f"SQLite here is {sqlite3.sqlite_version}: before 3.51.3 a file may be damaged when two processes write. "
+            "Let nothing but the platform write to it."
+        )
+    sys.stdout.flush()
+    uvicorn.run(
+        "blog.main:app",
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        server_header=False,
+        proxy_headers=False,  # else anybody on this machine chooses the address that is logged
+    )
+
+
+@cli.command()
+def check() -> None:
+    """Check settings, database and schema; exit code 1 when one of them is wrong."""
+    settings = read_settings()
+    print(f"settings  ok, {settings.environment.value}")
+    try:
+        at_head = asyncio.run(is_at_head(settings))
+    except (SQLAlchemyError, OSError) as error:
+        _fail(f"database  does not answer at {settings.url}: {_first_line(error)}")
+    print(f"database  ok, {settings.url}")
+    if not at_head:
+        _fail("schema    not at head. Run: alembic upgrade head")
+    print("schema    ok, at head")
+
+
+def _prepare() -> Settings:
+    """The settings, once the schema is what the code expects."""
+    settings = read_settings()
+    try:
+        if settings.embedded:
+            alembic.command.upgrade(alembic_config(settings), "head")
+        elif not asyncio.run(is_at_head(settings)):
+            _fail("The database's schema is not the one of this version. Run: alembic upgrade head")
+    except CommandError as error:
+        _fail(_first_line(error))
+    except (SQLAlchemyError, OSError) as error:
+        _fail(f"The database does not answer at {settings.url}: {_first_line(error)}")
+    return settings
+
+
+def _with_users(settings: Settings, act: Callable[[UserRepository], Awaitable[ResultT]]) -> ResultT:
+    """Act on the users in one transaction."""
+
+    async def run() -> ResultT:
+        database = Database(settings)
+        try:
+            async with database.write.begin() as session:
+                return await act(UserRepository(session))
+        finally:
+            await database.dispose()
+
+    try:
+        return asyncio.run(run())
+    except Refusal as refusal:
+        _fail(refusal.detail)
+    except (SQLAlchemyError, OSError) as error:
+        _fail(f"The database does not answer: {_first_line(error)}")
+
+
+async def _find(users: UserRepository, email: str) -> User:
+    user = await users.get_by_email(email)
+    if user is None:
+        _fail(f"There is no user with the address {email}.")
+    return user
+
+
+def _hasher(settings: Settings) -> PasswordHasher:
+    try:
+        return PasswordHasher(settings.password_rounds, settings.password_min_length)
+    except RuntimeError as error:
+        _fail(str(error))
+
+
+def _read_password() -> str:
+    if sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    return _valid(NewPassword, password, name="password")
+
+
+def _valid(kind: Any, value: str, *, name: str | None = None) -> str:
+    try:
+        return TypeAdapter[str](kind).validate_python(value)
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")
+        _fail(f"{name or repr(value)}: {fault}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"blog: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    cli()

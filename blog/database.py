@@ -1,0 +1,199 @@
+"""Engines and session makers, and what SQLite, PostgreSQL and MariaDB each need."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import aiosqlite
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from blog.settings import Settings
+
+POOL_TIMEOUT = 3
+"""Seconds that a request waits for a free connection before it is 503."""
+
+CONNECT_TIMEOUT = 5
+"""Seconds that a server may take to accept a connection."""
+
+SQLITE_BUSY_TIMEOUT = 5_000
+"""Milliseconds that a statement waits for another process's lock."""
+
+SQLITE_READERS = 4
+"""Connections that read a SQLite file; more only wait for the one interpreter lock."""
+
+
+class Database:
+    """Session makers over one database.
+
+    - `read`: no transaction, may be a replica, on SQLite unable to write;
+    - `fresh`: no transaction, sees whatever was committed before; `read` itself without a replica;
+    - `write`: one transaction; on SQLite the one writer, which takes its lock first.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        pool_size = SQLITE_READERS if settings.embedded else settings.database_pool_size
+        writer = make_engine(settings.url, pool_size=1 if settings.embedded else pool_size)
+        fresh = make_engine(settings.url, pool_size=pool_size, reads_only=True)
+        reader = fresh
+        if settings.read_url != settings.url:
+            reader = make_engine(settings.read_url, pool_size=pool_size, reads_only=True)
+        self.engines = (writer, fresh) if reader is fresh else (writer, fresh, reader)
+        self.write = _session_maker(writer)
+        self.fresh = _session_maker(fresh)
+        self.read = self.fresh if reader is fresh else _session_maker(reader)
+
+    async def dispose(self) -> None:
+        """Close every connection."""
+        for engine in self.engines:
+            await engine.dispose()
+
+
+def _session_maker(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    # Answers are built from what is loaded, after the flush and before the commit and never by a late load.
+    return async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
+
+
+def make_engine(url: URL, *, pool_size: int, reads_only: bool = False, foreign_keys: bool = True) -> AsyncEngine:
+    """An engine for `url`, with no connection opened yet.
+
+    `reads_only` gives connections with no transactions. Without `foreign_keys` SQLite checks
+    none, for migrations, in which dropping a table must not cascade.
+    """
+    options: dict[str, Any] = {
+        "pool_size": pool_size,
+        "max_overflow": 0,
+        "pool_timeout": POOL_TIMEOUT,
+        "hide_parameters": True,  # a failed statement's values would put e-mail addresses and hashes in the log
+    }
+    if reads_only:
+        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True, "pool_reset_on_return": None}
+    match url.get_backend_name():
+        case "sqlite":
+            engine = create_async_engine(url, async_creator=lambda: _connect_to_sqlite(url), **options)
+            _prepare_sqlite(engine, reads_only=reads_only, foreign_keys=foreign_keys)
+        case "postgresql":
+            engine = create_async_engine(url, pool_pre_ping=True, connect_args={"timeout": CONNECT_TIMEOUT}, **options)
+        case _:
+            # PostgreSQL's isolation, so that two writers meet alike on both.
+            options.setdefault("isolation_level", "READ COMMITTED")
+            engine = create_async_engine(
+                url,
+                pool_pre_ping=True,
+                connect_args={
+                    "connect_timeout": CONNECT_TIMEOUT,
+                    "charset": "utf8mb4",
+                    # Too long a text is an error on the other two, never cut.
+                    "init_command": "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+                },
+                **options,
+            )
+    return engine
+
+
+def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool, foreign_keys: bool) -> None:
+    pragmas = [f"busy_timeout = {SQLITE_BUSY_TIMEOUT}"]  # first: journal_mode takes a lock itself
+    if reads_only:
+        pragmas += ["query_only = ON"]
+    else:
+        # FULL: what was acknowledged outlives a loss of power, not only of the process.
+        pragmas += ["journal_mode = WAL", "synchronous = FULL", f"foreign_keys = {'ON' if foreign_keys else 'OFF'}"]
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connect(connection: DBAPIConnection, _record: object) -> None:
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    if not reads_only:
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def begin(connection: Connection) -> None:
+            # A transaction that reads and then writes would fail at once if another wrote in between:
+            # the lock is taken first, and busy_timeout holds for it.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class OneTripCursor:
+    """The part of `aiosqlite.Cursor` that SQLAlchemy uses, with one trip to the connection's thread
+    for a statement and its rows where aiosqlite's own takes four.
+    """
+
+    arraysize = 1
+    description: Any = None
+    rowcount = -1
+    lastrowid: int | None = None
+
+    def __init__(self, connection: "OneTripConnection") -> None:
+        self._connection = connection
+        self._rows: list[Any] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def execute(self, sql: str, parameters: Any = ()) -> Self:
+        """Run one statement and take all its rows along."""
+        await self._connection._execute(self._run, sqlite3.Cursor.execute, sql, parameters)  # type: ignore[no-untyped-call]
+        return self
+
+    async def executemany(self, sql: str, parameters: Any) -> Self:
+        """Run one statement for each set of parameters."""
+        await self._connection._execute(self._run, sqlite3.Cursor.executemany, sql, parameters)  # type: ignore[no-untyped-call]
+        return self
+
+    def _run(self, execute: Callable[..., object], sql: str, parameters: Any) -> None:
+        cursor = self._connection._conn.cursor()
+        try:
+            execute(cursor, sql, parameters)
+            self._rows = cursor.fetchall()
+            self.description, self.rowcount, self.lastrowid = cursor.description, cursor.rowcount, cursor.lastrowid
+        finally:
+            cursor.close()
+
+    async def fetchall(self) -> list[Any]:
+        """The rows that came with the statement."""
+        return self._rows
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class OneTripConnection(aiosqlite.Connection):
+    """A connection whose cursors are `OneTripCursor`."""
+
+    def cursor(self) -> OneTripCursor:  # type: ignore[override]
+        """A new cursor, with no trip at all."""
+        return OneTripCursor(self)
+
+
+def _connect_to_sqlite(url: URL) -> OneTripConnection:
+    # With isolation_level None the driver begins nothing behind SQLAlchemy's back.
+    connection = OneTripConnection(lambda: sqlite3.connect(str(url.database), isolation_level=None), 64)
+    connection._thread.daemon = True  # a process that ends without closing it ends all the same
+    return connection
+
+
+def alembic_config(settings: Settings) -> Config:
+    """Alembic's configuration, with these settings for `migrations/env.py`."""
+    config = Config(Path(__file__).parent.parent / "alembic.ini")
+    config.attributes["settings"] = settings
+    return config
+
+
+async def is_at_head(settings: Settings) -> bool:
+    """Whether the database's schema is the one this code was written for."""
+    engine = make_engine(settings.url, pool_size=1, reads_only=True)
+    heads = set(ScriptDirectory.from_config(alembic_config(settings)).get_heads())
+    try:
+        async with engine.connect() as connection:
+            return heads == await connection.run_sync(
+                lambda sync: set(MigrationContext.configure(sync).get_current_heads())
+            )
+    finally:
+        await engine.dispose()

@@ -1,0 +1,277 @@
+"""FastAPI's wiring: who asks, in which session, for what; found or refused before a handler acts."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, TypeVar
+from urllib.parse import quote, urlencode
+
+from fastapi import Depends, Form, Path, Query, Request, Response
+from fastapi.security import OAuth2PasswordBearer
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from blog.database import Database
+from blog.errors import (
+    AdminRequired,
+    AuthorRequired,
+    BlogNotFound,
+    InvalidCredentials,
+    InvalidCursor,
+    InvalidToken,
+    InvalidTokenRequest,
+    NotAuthenticated,
+    NotBlogCreator,
+    Refusal,
+    UnsupportedGrantType,
+    UserNotFound,
+)
+from blog.models import Blog, Role, User
+from blog.repository.blog import BlogRepository, BlogRow
+from blog.repository.user import UserRepository
+from blog.schemas.token import TokenRequest
+from blog.schemas.types import PAGE_LIMIT, Email, Id, Page, PageRequest
+from blog.security.cursors import Cursors
+from blog.security.passwords import PasswordHasher
+from blog.security.tokens import AccessTokens, Claims
+from blog.settings import Settings
+
+PAGE_SIZE = 20
+READS = ("GET", "HEAD")
+PAGE_PARAMETERS = ("limit", "cursor")
+
+RowT = TypeVar("RowT")
+email_address = TypeAdapter[str](Email)
+
+
+class BearerToken(OAuth2PasswordBearer):
+    """Takes the token from the Authorization header, and refuses as everything else here does."""
+
+    async def __call__(self, request: Request) -> str:  # type: ignore[override]
+        """The token. Raises NotAuthenticated without one, and InvalidToken for more than one."""
+        if len(request.headers.getlist("Authorization")) > 1:
+            raise InvalidToken
+        token = await super().__call__(request)
+        assert token is not None  # noqa: S101  (auto_error has raised)
+        return token
+
+    def make_not_authenticated_error(self) -> Refusal:  # type: ignore[override]
+        """What the base class raises."""
+        return NotAuthenticated()
+
+
+bearer_token = BearerToken(
+    tokenUrl="login",  # relative, so that it holds behind a proxy's prefix
+    description="Log in with your e-mail address as the username. Leave client_id and client_secret empty.",
+)
+
+
+async def get_settings(request: Request) -> Settings:
+    """The settings of this app."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+async def get_database(request: Request) -> Database:
+    """The database of this app."""
+    database: Database = request.app.state.database
+    return database
+
+
+async def get_passwords(request: Request) -> PasswordHasher:
+    """The password hasher of this app."""
+    passwords: PasswordHasher = request.app.state.passwords
+    return passwords
+
+
+async def get_tokens(request: Request) -> AccessTokens:
+    """The issuer and reader of this app's access tokens."""
+    tokens: AccessTokens = request.app.state.tokens
+    return tokens
+
+
+async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
+    """What reads in GET and HEAD; else one transaction, which begins with its first statement.
+
+    Committed here and nowhere else, and before the answer leaves: `scope="function"`.
+    """
+    database: Database = request.app.state.database
+    if request.method in READS:
+        async with database.read() as session:
+            yield session
+    else:
+        async with database.write.begin() as session:
+            yield session
+
+
+Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
+
+async def get_users(session: Session) -> UserRepository:
+    """Users in the request's session."""
+    return UserRepository(session)
+
+
+async def get_blogs(session: Session) -> BlogRepository:
+    """Blogs in the request's session."""
+    return BlogRepository(session)
+
+
+SettingsOfApp = Annotated[Settings, Depends(get_settings)]
+Passwords = Annotated[PasswordHasher, Depends(get_passwords)]
+Tokens = Annotated[AccessTokens, Depends(get_tokens)]
+Users = Annotated[UserRepository, Depends(get_users)]
+Blogs = Annotated[BlogRepository, Depends(get_blogs)]
+
+
+async def get_claims(request: Request, token: Annotated[str, Depends(bearer_token)]) -> Claims:
+    """What the request's token says, without asking the database."""
+    tokens: AccessTokens = request.app.state.tokens
+    claims = tokens.read(token)
+    if claims is None:
+        raise InvalidToken
+    return claims
+
+
+CurrentClaims = Annotated[Claims, Depends(get_claims)]
+
+
+async def get_current_user(request: Request, claims: CurrentClaims, session: Session) -> User:
+    """The user whose token came with the request, as the database has it now."""
+    database: Database = request.app.state.database
+    if request.method in READS and database.read is database.fresh:
+        user = await UserRepository(session).get_by_public_id(claims.subject)
+    else:
+        # A replica may not know yet that somebody was blocked, and a transaction that waits for a
+        # password to be hashed would keep SQLite's one writer from everybody else.
+        async with database.fresh() as fresh:
+            user = await UserRepository(fresh).get_by_public_id(claims.subject)
+    if user is None or not user.is_active:
+        raise InvalidToken
+    if claims.generation != user.login_generation and claims.token_id != user.spared_token_id:
+        raise InvalidToken
+    return user
+
+
+CurrentUser = Annotated[User, Depends(get_current_user)]
+
+
+async def get_author(user: CurrentUser) -> User:
+    """The current user, who may write."""
+    if user.role is Role.READER:
+        raise AuthorRequired
+    return user
+
+
+async def get_admin(user: CurrentUser) -> User:
+    """The current user, who is an admin."""
+    if user.role is not Role.ADMIN:
+        raise AdminRequired
+    return user
+
+
+Author = Annotated[User, Depends(get_author)]
+Admin = Annotated[User, Depends(get_admin)]
+
+
+async def get_user_by_password(
+    form: Annotated[TokenRequest, Form()],
+    database: Annotated[Database, Depends(get_database)],
+    passwords: Passwords,
+    users: Users,
+) -> User:
+    """The user who logs in with this form. An outdated hash is made anew."""
+    if form.grant_type not in ("", "password"):
+        raise UnsupportedGrantType
+    if not form.username or not form.password:
+        raise InvalidTokenRequest
+    try:
+        email = email_address.validate_python(form.username)
+    except ValidationError:
+        user = None  # nobody registered with it
+    else:
+        async with database.fresh() as fresh:
+            user = await UserRepository(fresh).get_by_email(email)
+    verified, better = await passwords.verify(form.password, user.password_hash if user else None)
+    if user is None or not verified or not user.is_active:
+        raise InvalidCredentials
+    if better is not None:
+        await users.upgrade_hash(user, better)
+    return user
+
+
+UserByPassword = Annotated[User, Depends(get_user_by_password)]
+
+
+async def get_user(_: CurrentUser, users: Users, user_id: Annotated[Id, Path()]) -> User:
+    """The user whom the path names."""
+    user = await users.get(user_id)
+    if user is None:
+        raise UserNotFound
+    return user
+
+
+async def read_blog(user: CurrentUser, blogs: Blogs, blog_id: Annotated[Id, Path()]) -> BlogRow:
+    """The blog that the path names, as an answer shows it."""
+    blog = await blogs.read(blog_id, viewer=user)
+    if blog is None:
+        raise BlogNotFound
+    return blog
+
+
+async def get_blog(_: CurrentUser, blogs: Blogs, blog_id: Annotated[Id, Path()]) -> Blog:
+    """The blog that the path names, to be changed."""
+    blog = await blogs.get(blog_id)
+    if blog is None:
+        raise BlogNotFound
+    return blog
+
+
+async def get_own_blog(user: CurrentUser, blog: Annotated[Blog, Depends(get_blog)]) -> Blog:
+    """The blog that the path names, which is the current user's to change."""
+    if blog.creator_id != user.id and user.role is not Role.ADMIN:
+        raise NotBlogCreator
+    return blog
+
+
+NamedUser = Annotated[User, Depends(get_user)]
+ShownBlog = Annotated[BlogRow, Depends(read_blog)]
+OwnBlog = Annotated[Blog, Depends(get_own_blog)]
+
+
+class Paging:
+    """The page that a list's query asks for, and the link to the one after it."""
+
+    def __init__(self, request: Request, response: Response, limit: int, cursor: str | None) -> None:
+        self._cursors: Cursors = request.app.state.cursors
+        self._response = response
+        self._path = quote(request.scope["path"])
+        self._filters = sorted(item for item in request.query_params.multi_items() if item[0] not in PAGE_PARAMETERS)
+        # A cursor is good for the list that it was made for: its path, filters and order, with any limit.
+        self._query = f"{self._path}?{urlencode(self._filters)}"
+        after = None
+        if cursor is not None:
+            after = self._cursors.read(self._query, cursor)
+            if after is None:
+                raise InvalidCursor
+        self.request = PageRequest(limit, after)
+
+    def answer(self, page: Page[RowT]) -> Sequence[RowT]:
+        """The rows of the page, with `Link: <…>; rel="next"` on the response when there are more."""
+        if page.next is not None:
+            cursor = self._cursors.write(self._query, page.next)
+            query = urlencode([*self._filters, ("limit", self.request.limit), ("cursor", cursor)])
+            self._response.headers["Link"] = f'<{self._path}?{query}>; rel="next"'
+        return page.rows
+
+
+async def get_paging(
+    request: Request,
+    response: Response,
+    _: CurrentUser,
+    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Rows on a page.")] = PAGE_SIZE,
+    cursor: Annotated[str | None, Query(max_length=2000, description="From the `Link` of the page before.")] = None,
+) -> Paging:
+    """The page that the query asks for, once the login is known to be good."""
+    return Paging(request, response, limit, cursor)
+
+
+RequestedPage = Annotated[Paging, Depends(get_paging)]

@@ -1,0 +1,178 @@
+"""All SQL about blogs."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, cast
+
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    CursorResult,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Bundle, Mapped, joinedload
+from sqlalchemy.orm.attributes import flag_modified
+from sqlalchemy.orm.exc import StaleDataError
+from sqlmodel import col
+
+from blog.errors import BlogNotFound, InvalidToken
+from blog.models import TITLE_LENGTH, Blog, Role, User, fold, now
+from blog.schemas.blog import Sort
+from blog.schemas.types import Page, PageRequest
+
+BlogRow = Row[*tuple[Any, ...]]
+
+SEES_EMAIL = or_(col(User.id) == bindparam("viewer_id"), bindparam("viewer_is_admin", type_=Boolean))
+
+# What an answer shows, chosen by the statement: others' addresses do not leave the database.
+SHOWN: dict[str, Any] = {
+    "id": col(Blog.id),
+    "title": col(Blog.title),
+    "body": col(Blog.body),
+    "created_at": col(Blog.created_at),
+    "updated_at": col(Blog.updated_at),
+    "published_at": col(Blog.published_at),
+    "creator": Bundle("creator", col(User.id), col(User.name), case((SEES_EMAIL, col(User.email))).label("email")),
+}
+
+READ = select(*SHOWN.values()).join(User).where(col(Blog.id) == bindparam("id"))
+GET = (
+    select(Blog).where(col(Blog.id) == bindparam("id")).options(joinedload(Blog.creator, innerjoin=True))  # type: ignore[arg-type]
+)
+DELETE = delete(Blog).where(col(Blog.id) == bindparam("id")).execution_options(synchronize_session=False)
+
+ORDERS: dict[Sort, tuple[Mapped[Any], bool]] = {
+    "-published_at": (col(Blog.published_at), True),
+    "published_at": (col(Blog.published_at), False),
+    "title": (col(Blog.title_folded), False),
+}
+
+
+@cache
+def page_statement(
+    dialect: str, fields: tuple[str, ...], sort: Sort, by_author: bool, goes_on: bool
+) -> Select[*tuple[Any, ...]]:
+    """The statement for one kind of page, built once: a walk along one index, whatever the page."""
+    key, descending = ORDERS[sort]
+    number = col(Blog.id)
+    statement = select(*(SHOWN[field] for field in fields), key.label("key"), number.label("key_id"))
+    if "creator" in fields:
+        statement = statement.join(User)
+    if by_author:
+        statement = statement.where(col(Blog.creator_id) == bindparam("author"))
+    if goes_on:
+        statement = statement.where(_beyond(dialect, key, descending))
+    order = (key.desc(), number.desc()) if descending else (key, number)
+    # MariaDB would rather sort all blogs of all creators than walk the index.
+    return statement.order_by(*order).limit(bindparam("limit")).prefix_with("STRAIGHT_JOIN", dialect="mysql")
+
+
+def _beyond(dialect: str, key: Mapped[Any], descending: bool) -> ColumnElement[bool]:
+    number = col(Blog.id)
+    last_key: ColumnElement[Any] = bindparam("last_key")
+    last_id: ColumnElement[int] = bindparam("last_id")
+    if dialect == "mysql":  # it finds no index for a comparison of rows, and the other two none for OR
+        if descending:
+            return or_(key < last_key, and_(key == last_key, number < last_id))
+        return or_(key > last_key, and_(key == last_key, number > last_id))
+    position, last = tuple_(key, number), tuple_(last_key, last_id)
+    return position < last if descending else position > last
+
+
+class BlogRepository:
+    """Blogs in one session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def read(self, blog_id: int, *, viewer: User) -> BlogRow | None:
+        """The blog with this id as an answer shows it to `viewer`."""
+        return (await self._session.execute(READ, {"id": blog_id} | _seen_by(viewer))).one_or_none()
+
+    async def get(self, blog_id: int) -> Blog | None:
+        """The blog with this id and its creator, to be changed."""
+        return await self._session.scalar(GET, {"id": blog_id})
+
+    async def page(
+        self, page: PageRequest, *, viewer: User, fields: tuple[str, ...] = tuple(SHOWN), sort: Sort, author: int | None
+    ) -> Page[BlogRow]:
+        """Blogs as a list shows them to `viewer`: the given fields, in the given order, of one author or of all."""
+        dialect = self._session.get_bind().dialect.name
+        statement = page_statement(dialect, fields, sort, author is not None, page.after is not None)
+        parameters: dict[str, Any] = {"author": author, "limit": page.limit + 1} | _seen_by(viewer)
+        if page.after is not None:
+            last_key, last_id = page.after
+            parameters |= {
+                "last_key": last_key if sort == "title" else datetime.fromtimestamp(last_key, UTC),
+                "last_id": last_id,
+            }
+        rows: Sequence[BlogRow] = (await self._session.execute(statement, parameters)).all()
+        if len(rows) <= page.limit:
+            return Page(rows, None)
+        rows = rows[: page.limit]
+        key = rows[-1].key
+        return Page(rows, (key if sort == "title" else int(key.timestamp()), rows[-1].key_id))
+
+    async def add(self, creator: User, title: str, body: str) -> Blog:
+        """A new blog of `creator`. Raises InvalidToken when the creator was deleted meanwhile."""
+        published_at = now()
+        blog = Blog(
+            title=title,
+            title_folded=_sort_key(title),
+            body=body,
+            creator_id=creator.id,
+            creator=creator,
+            created_at=published_at,
+            updated_at=published_at,
+            published_at=published_at,
+        )
+        self._session.add(blog)
+        try:
+            await self._session.flush()
+        except IntegrityError as error:
+            raise InvalidToken from error
+        return blog
+
+    async def update(self, blog: Blog, changes: Mapping[str, Any]) -> Blog:
+        """The blog with these columns changed. Raises BlogNotFound when it was deleted meanwhile."""
+        changes = dict(changes)
+        if "title" in changes:
+            changes["title_folded"] = _sort_key(changes["title"])
+        if changes:
+            changes["updated_at"] = now()
+        for column, value in changes.items():
+            setattr(blog, column, value)
+            # Said even where it is the same as what was loaded: somebody may have changed it since,
+            # and two changes at once shall leave one of them whole.
+            flag_modified(blog, column)
+        try:
+            await self._session.flush()
+        except StaleDataError as error:
+            raise BlogNotFound from error
+        return blog
+
+    async def remove(self, blog: Blog) -> None:
+        """Delete the blog. Raises BlogNotFound when it was deleted meanwhile."""
+        removed = cast("CursorResult[Any]", await self._session.execute(DELETE, {"id": blog.id}))
+        if not removed.rowcount:
+            raise BlogNotFound
+
+
+def _seen_by(viewer: User) -> dict[str, Any]:
+    return {"viewer_id": viewer.id, "viewer_is_admin": viewer.role is Role.ADMIN}
+
+
+def _sort_key(title: str) -> str:
+    # Folding can make text longer.
+    return fold(title)[:TITLE_LENGTH].strip()

@@ -1,0 +1,196 @@
+"""Users."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
+
+from blog.dependencies import (
+    Admin,
+    CurrentClaims,
+    CurrentUser,
+    NamedUser,
+    Passwords,
+    RequestedPage,
+    SettingsOfApp,
+    Users,
+    get_admin,
+)
+from blog.errors import (
+    AdminRequired,
+    DatabaseUnavailable,
+    EmailTaken,
+    Invalid,
+    InvalidCursor,
+    RegistrationClosed,
+    UserHasBlogs,
+    UserNotFound,
+    WeakPassword,
+    WrongPassword,
+)
+from blog.models import Role, User
+from blog.schemas.problem import BEARER, LINK_TO_NEXT, LOCATION, refusals
+from blog.schemas.types import Id, Line
+from blog.schemas.user import (
+    PasswordChange,
+    ProfileUpdate,
+    UserBulkUpdates,
+    UserCreate,
+    UserDelete,
+    UserOwn,
+    UserPublic,
+    UserUpdate,
+)
+
+router = APIRouter(prefix="/user", tags=["user"])
+
+
+@router.post(
+    "/",
+    summary="Register",
+    status_code=HTTP_201_CREATED,
+    response_model=UserOwn,
+    responses=refusals(RegistrationClosed, EmailTaken, Invalid, WeakPassword, DatabaseUnavailable) | LOCATION,
+)
+async def register(
+    data: UserCreate,
+    settings: SettingsOfApp,
+    passwords: Passwords,
+    users: Users,
+    request: Request,
+    response: Response,
+) -> User:
+    """Add a user who can log in with this address and password."""
+    if settings.registration == "closed":
+        raise RegistrationClosed
+    password_hash = await passwords.hash(data.password)
+    user = await users.add(data.name, data.email, password_hash, role=Role(settings.default_role))
+    response.headers["Location"] = request.url_for("show_user", user_id=user.id).path
+    return user
+
+
+@router.get(
+    "/",
+    summary="List users",
+    response_model=list[UserOwn],
+    responses=refusals(*BEARER, AdminRequired, Invalid, InvalidCursor) | LINK_TO_NEXT,
+)
+async def list_users(
+    _: Admin,
+    users: Users,
+    page: RequestedPage,
+    role: Role | None = None,
+    is_active: bool | None = None,
+    q: Annotated[Line | None, Query(max_length=100, description="Part of the name or the address.")] = None,
+) -> Sequence[User]:
+    """List users, the newest first. Only for admins."""
+    return page.answer(await users.page(page.request, role=role, is_active=is_active, q=q))
+
+
+@router.put(
+    "/",
+    summary="Change several users",
+    response_model=list[UserOwn],
+    responses=refusals(*BEARER, AdminRequired, UserNotFound, Invalid),
+)
+async def update_users(_: Admin, users: Users, data: UserBulkUpdates) -> list[User]:
+    """Change role and activity of several users, all or none. Only for admins."""
+    found = await users.get_many([update.id for update in data])
+    if len(found) < len(data):
+        raise UserNotFound("One of these users does not exist. None was changed.")
+    return [
+        await users.update(found[update.id], update.model_dump(exclude_unset=True, exclude={"id"})) for update in data
+    ]
+
+
+@router.get("/me", summary="Read your own record", response_model=UserOwn, responses=refusals(*BEARER))
+async def show_me(user: CurrentUser) -> User:
+    """Read your own record."""
+    return user
+
+
+@router.patch(
+    "/me",
+    summary="Change your own record",
+    response_model=UserOwn,
+    responses=refusals(*BEARER, WrongPassword, EmailTaken, Invalid),
+)
+async def update_me(data: ProfileUpdate, user: CurrentUser, passwords: Passwords, users: Users) -> User:
+    """Change your name, your address or what you say about yourself. A new address needs your password."""
+    changes = data.model_dump(exclude_unset=True, exclude={"current_password"})
+    if "email" in changes:
+        await passwords.confirm(data.current_password, user.password_hash)
+    return await users.update(user, changes)
+
+
+@router.put(
+    "/me/password",
+    summary="Change your password",
+    status_code=HTTP_204_NO_CONTENT,
+    response_class=Response,
+    responses=refusals(*BEARER, WrongPassword, Invalid, WeakPassword),
+)
+async def change_password(
+    data: PasswordChange, user: CurrentUser, claims: CurrentClaims, passwords: Passwords, users: Users
+) -> None:
+    """Change your password. Every login of yours but this one is over."""
+    await passwords.confirm(data.current_password, user.password_hash)
+    await users.change_password(user, await passwords.hash(data.new_password), spare=claims.token_id)
+
+
+@router.get(
+    "/{user_id}",
+    summary="Read a user",
+    response_model=UserPublic,
+    responses=refusals(*BEARER, UserNotFound, Invalid),
+)
+async def show_user(viewer: CurrentUser, user: NamedUser, users: Users) -> UserPublic:
+    """Read a user, with the newest blogs."""
+    sees_email = user.id == viewer.id or viewer.role is Role.ADMIN
+    return UserPublic(
+        id=user.id,
+        name=user.name,
+        about=user.about,
+        email=user.email if sees_email else None,
+        created_at=user.created_at,
+        blogs=await users.newest_blogs(user),
+    )
+
+
+@router.patch(
+    "/{user_id}",
+    summary="Change a user",
+    response_model=UserOwn,
+    responses=refusals(*BEARER, AdminRequired, UserNotFound, Invalid),
+)
+async def update_user(_: Admin, user: NamedUser, users: Users, data: UserUpdate) -> User:
+    """Change a user's role or activity; a blocked user's logins are over. Only for admins."""
+    return await users.update(user, data.model_dump(exclude_unset=True))
+
+
+@router.delete(
+    "/{user_id}",
+    summary="Delete a user",
+    status_code=HTTP_204_NO_CONTENT,
+    response_class=Response,
+    responses=refusals(*BEARER, AdminRequired, WrongPassword, UserNotFound, UserHasBlogs, Invalid),
+)
+async def delete_user(
+    viewer: CurrentUser,
+    user_id: Annotated[Id, Path()],
+    passwords: Passwords,
+    users: Users,
+    blogs: Annotated[Literal["delete", "reassign"] | None, Query(description="What becomes of the blogs.")] = None,
+    to: Annotated[Id | None, Query(description="Whose they are then, with `blogs=reassign`.")] = None,
+    data: UserDelete | None = None,
+) -> None:
+    """Delete a user: oneself with the password, or anybody as an admin, who alone may give the blogs to another."""
+    if user_id != viewer.id or blogs == "reassign":
+        await get_admin(viewer)
+    if user_id == viewer.id:
+        # Before the transaction begins: it would wait for the hash, and on SQLite all writers with it.
+        await passwords.confirm(data.current_password if data else None, viewer.password_hash)
+    if (to is not None) != (blogs == "reassign"):
+        raise Invalid("Say blogs=reassign and to={id} together.")
+    await users.remove(user_id, blogs=blogs, to=to)

@@ -1,0 +1,111 @@
+"""The types that requests and answers share: text, ids, times, pages."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, EmailStr, Field, StringConstraints
+
+from blog.models import EMAIL_LENGTH, NAME_LENGTH, fold
+from blog.settings import PASSWORD_MAX_LENGTH
+
+MAX_ID = 2**31 - 1
+"""What an INTEGER holds on PostgreSQL and MariaDB."""
+
+PAGE_LIMIT = 100
+"""The most that one page of a list holds."""
+
+# PostgreSQL stores no NUL, no engine half of a surrogate pair, and XML, so no feed, the other controls.
+UNSTORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
+DECIMAL = re.compile("[1-9][0-9]{0,9}")
+RowT = TypeVar("RowT")
+
+
+class Input(BaseModel):
+    """A request body: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Output(BaseModel):
+    """An answer, built from a row or from a table's object, and not judged again: its types are plain."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+def _decimal(value: Any) -> Any:
+    # Pydantic would take True, 1.0, +1, 1_0 and full-width digits for an id too.
+    if isinstance(value, bool | float) or (isinstance(value, str) and not DECIMAL.fullmatch(value)):
+        raise ValueError("not an id")
+    return value
+
+
+def _storable(text: str) -> str:
+    if UNSTORABLE.search(text):
+        raise ValueError("holds a character that cannot be stored, such as NUL")
+    return text
+
+
+def _visible(text: str) -> str:
+    if all(unicodedata.category(character)[0] in "CZ" for character in text):
+        raise ValueError("shows nothing")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in text):
+        raise ValueError("holds a line break or another control character")
+    return text
+
+
+def _indexable(email: str) -> str:
+    if len(fold(email)) > EMAIL_LENGTH:
+        raise ValueError(f"longer than {EMAIL_LENGTH} characters")
+    return _storable(email)
+
+
+def _omissible(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+Omissible: Any = Field(default=None, json_schema_extra=_omissible)
+"""A field that may be left out but not be null: a default is never validated, a null is."""
+
+Id = Annotated[int, BeforeValidator(_decimal), Field(ge=1, le=MAX_ID, examples=[7])]
+Text = Annotated[str, AfterValidator(_storable)]
+Line = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1),
+    AfterValidator(_storable),
+    AfterValidator(_one_line),
+    AfterValidator(_visible),
+]
+"""Text without line breaks in which there is something to see."""
+Prose = Annotated[Text, StringConstraints(min_length=1), AfterValidator(_visible)]
+"""Text of any number of lines in which there is something to see."""
+Email = Annotated[EmailStr, AfterValidator(_indexable), Field(examples=["ada@example.com"])]
+Name = Annotated[Line, StringConstraints(max_length=NAME_LENGTH), Field(examples=["Ada"])]
+NewPassword = Annotated[
+    Text, StringConstraints(min_length=8, max_length=PASSWORD_MAX_LENGTH), Field(examples=["correct horse battery"])
+]
+"""Any characters at all; the settings may ask for more of them."""
+Moment = Annotated[datetime, Field(examples=["2026-11-21T09:30:00Z"])]
+"""RFC 3339 in UTC; tables keep whole seconds, so no fraction is shown."""
+OthersDoNotSee = Field(default=None, exclude_if=lambda value: value is None)
+"""A field that is there only for those who may see it."""
+
+
+class PageRequest(NamedTuple):
+    """How many rows, and after which position: that of the cursor, or None to start."""
+
+    limit: int
+    after: tuple[Any, ...] | None
+
+
+class Page(NamedTuple, Generic[RowT]):
+    """Rows of a list, and the position from which it goes on, or None at its end."""
+
+    rows: Sequence[RowT]
+    next: tuple[Any, ...] | None

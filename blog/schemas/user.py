@@ -1,0 +1,98 @@
+"""Users, as they come in and go out."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StrictBool, StringConstraints
+
+from blog.models import ABOUT_LENGTH, Role
+from blog.schemas.types import Email, Id, Input, Moment, Name, NewPassword, Omissible, OthersDoNotSee, Output, Text
+
+BULK_LIMIT = 100
+"""Users that one bulk change takes."""
+
+About = Annotated[Text, StringConstraints(max_length=ABOUT_LENGTH), Field(examples=["Wrote the first program."])]
+CurrentPassword = Annotated[str, Field(examples=["correct horse battery"])]
+
+
+class UserCreate(Input):
+    """Somebody who registers."""
+
+    name: Name
+    email: Email
+    password: NewPassword
+
+
+class ProfileUpdate(Input):
+    """What users change of themselves. A new address needs the current password."""
+
+    name: Name = Omissible
+    email: Email = Omissible
+    about: About = Omissible
+    current_password: CurrentPassword = Omissible
+
+
+class PasswordChange(Input):
+    """A new password, by somebody who knows the old one."""
+
+    current_password: CurrentPassword
+    new_password: NewPassword
+
+
+class UserUpdate(Input):
+    """What admins change of a user."""
+
+    role: Role = Omissible
+    is_active: StrictBool = Omissible
+
+
+class UserBulkUpdate(UserUpdate):
+    """The same, of one user among several."""
+
+    id: Id
+
+
+def _distinct(updates: list[UserBulkUpdate]) -> list[UserBulkUpdate]:
+    if len({update.id for update in updates}) < len(updates):
+        raise ValueError("names a user twice")
+    return updates
+
+
+UserBulkUpdates = Annotated[list[UserBulkUpdate], Field(min_length=1, max_length=BULK_LIMIT), AfterValidator(_distinct)]
+
+
+class UserDelete(Input):
+    """The password of somebody who deletes the own account."""
+
+    current_password: CurrentPassword
+
+
+class UserOwn(Output):
+    """A user, as the user and admins see it."""
+
+    id: int = Field(examples=[7])
+    name: str = Field(examples=["Ada"])
+    email: str = Field(examples=["ada@example.com"])
+    about: str = Field(examples=["Wrote the first program."])
+    role: Role
+    is_active: bool
+    created_at: Moment
+    updated_at: Moment
+
+
+class BlogTitle(Output):
+    """A blog in its creator's list."""
+
+    id: int = Field(examples=[7])
+    title: str = Field(examples=["Notes on the engine"])
+    published_at: Moment
+
+
+class UserPublic(Output):
+    """A user, as other users see it; `email` is there for oneself and admins."""
+
+    id: int = Field(examples=[7])
+    name: str = Field(examples=["Ada"])
+    about: str = Field(examples=["Wrote the first program."])
+    email: str | None = OthersDoNotSee
+    created_at: Moment
+    blogs: list[BlogTitle] = Field(description="The newest 20; the rest are at `GET /blog/?author={id}`.")

@@ -1,0 +1,1 @@
+"""Passwords, tokens and cursors. Knows no web."""

@@ -1,0 +1,214 @@
+"""Every knob, its default and its reason."""
+
+import os
+import secrets
+import tempfile
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+    # One dialect name for both, so that a table's `mysql_` options hold on both.
+    "mysql": "mysql+asyncmy",
+    "mariadb": "mysql+asyncmy",
+}
+
+MIN_SECRET_BYTES = 32
+"""RFC 7518, section 3.2: an HS256 key is at least as long as its hash."""
+
+
+PASSWORD_MAX_LENGTH = 128
+"""Characters: long enough for any passphrase, short enough to be cheap to refuse."""
+
+
+class Environment(StrEnum):
+    """Where the platform runs."""
+
+    LOCAL = "local"
+    STAGING = "staging"
+    PRODUCTION = "production"
+
+
+class Settings(BaseSettings):
+    """Read from environment variables with the prefix `BLOG_`, then from `.env`.
+
+    Durations are seconds (`900`) or ISO 8601 (`PT15M`).
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="BLOG_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    environment: Environment = Field(
+        Environment.LOCAL, description="`local`, `staging` or `production`, which demands a secret key of yours."
+    )
+    database_url: SecretStr = Field(
+        SecretStr("sqlite:///./blog.db"),
+        description="Where everything is stored: `sqlite:///FILE`, `postgresql://…`, `mysql://…` or `mariadb://…`.",
+    )
+    database_read_url: SecretStr | None = Field(
+        None, description="A replica of the same database, for reading pages and lists; logins ask the first one."
+    )
+    database_pool_size: int = Field(
+        10, ge=1, le=1000, description="Connections that each worker keeps to PostgreSQL or MariaDB, for each URL."
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Signs tokens and cursors, at least 32 bytes. "
+        "With SQLite outside production one is made on first start and kept beside the database.",
+    )
+    base_url: AnyHttpUrl = Field(
+        AnyHttpUrl("http://127.0.0.1:8000"),
+        description="The address under which people reach the platform: issuer and audience of its tokens.",
+    )
+    access_token_lifetime: timedelta = Field(
+        timedelta(minutes=15),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="How long a login lasts, an hour at most.",
+    )
+    registration: Literal["open", "closed"] = Field(
+        "open", description="`open`: anyone may register. `closed`: only admins add users, on the command line."
+    )
+    default_role: Literal["reader", "author"] = Field(
+        "author", description="What a new user may do: `author` or `reader`."
+    )
+    password_min_length: int = Field(
+        8, ge=8, le=64, description="Characters a new password needs. 15 is NIST's figure for a lone factor."
+    )
+    password_rounds: int = Field(
+        12,
+        ge=4,
+        le=16,
+        description="bcrypt's cost, as a power of two; 12 takes about 0.3 s of one core for each login.",
+    )
+    docs_environments: Annotated[frozenset[Environment], NoDecode] = Field(
+        frozenset({Environment.LOCAL, Environment.STAGING}),
+        description="Environments that serve `/docs`, `/redoc` and `/openapi.json`, with commas between.",
+    )
+    host: str = Field("127.0.0.1", description="The address that `serve` listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="The port that `serve` listens on.")
+    workers: int = Field(1, ge=1, le=64, description="Processes that serve. SQLite has one writer, so it takes one.")
+
+    @field_validator("docs_environments", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("database_url", "database_read_url")
+    @classmethod
+    def _known_engine(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            url = with_driver(value)
+            if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+                raise ValueError("SQLite needs a file, as in sqlite:///./blog.db")
+            if url.get_backend_name() != "sqlite" and not url.database:
+                raise ValueError("the URL names no database")
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"shorter than {MIN_SECRET_BYTES} bytes; make one with: openssl rand -hex 32")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.secret_key is None and (not self.embedded or self.environment is Environment.PRODUCTION):
+            raise ValueError("BLOG_SECRET_KEY is needed here; make one with: openssl rand -hex 32")
+        if self.embedded and self.workers > 1:
+            raise ValueError("BLOG_WORKERS: SQLite has one writer, so it is served by one process")
+        if self.embedded and self.database_read_url is not None:
+            raise ValueError("BLOG_DATABASE_READ_URL: SQLite has no replicas")
+        return self
+
+    @property
+    def url(self) -> URL:
+        """The database's URL, with its driver."""
+        return with_driver(self.database_url)
+
+    @property
+    def read_url(self) -> URL:
+        """The replica's URL with its driver; without a replica the database's own."""
+        return with_driver(self.database_read_url or self.database_url)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is a file of this process's own: SQLite."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def serves_docs(self) -> bool:
+        """Whether this environment is one that shows its API documentation."""
+        return self.environment in self.docs_environments
+
+
+def with_driver(url: SecretStr) -> URL:
+    """The URL with the async driver of its engine.
+
+    Raises ValueError, without the URL in it, for an engine or driver that is not ours.
+    """
+    try:
+        parsed = make_url(url.get_secret_value())
+    except ArgumentError:
+        raise ValueError("not a database URL, as in postgresql://user:password@host/name") from None
+    driver = DRIVERS.get(parsed.get_backend_name())
+    if driver is None or parsed.drivername not in (parsed.get_backend_name(), driver):
+        raise ValueError(f"the engine is one of {', '.join(DRIVERS)}")
+    return parsed.set(drivername=driver)
+
+
+def read_settings() -> Settings:
+    """The settings of this process, complete with a secret key.
+
+    A bad one ends the program with a line for each fault on standard error and code 1,
+    and never with what was set, which may be a secret.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SystemExit("\n".join(_faults(error))) from None
+    if settings.secret_key is not None:
+        return settings
+    try:
+        return settings.model_copy(update={"secret_key": _kept_secret(settings)})
+    except OSError as error:
+        raise SystemExit(f"blog: no secret key beside the database: {error}") from None
+
+
+def _faults(error: ValidationError) -> list[str]:
+    faults = []
+    for fault in error.errors(include_input=False, include_url=False):
+        message = fault["msg"].removeprefix("Value error, ")
+        name = f"BLOG_{fault['loc'][0]}: ".upper() if fault["loc"] else ""
+        faults.append(f"blog: {name}{message}")
+    return faults
+
+
+def _kept_secret(settings: Settings) -> SecretStr:
+    database = settings.url.database
+    assert database is not None  # noqa: S101  (the validator has seen it)
+    kept = Path(f"{database}.key")
+    if not kept.exists():
+        # Written whole under another name and linked, so that two first starts agree on one key
+        # and none reads half of it; mkstemp gives the mode 0600.
+        handle, draft = tempfile.mkstemp(dir=kept.parent, prefix=kept.name)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(MIN_SECRET_BYTES))
+        try:
+            os.link(draft, kept)
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(draft)
+    return SecretStr(kept.read_text().strip())

@@ -1,0 +1,90 @@
+"""How Alembic reaches the database: by the platform's own settings, one process at a time."""
+
+import asyncio
+import logging.config
+from collections.abc import Iterable
+
+from alembic import context
+from alembic.operations import MigrationScript
+from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlmodel import SQLModel
+
+import blog.models  # noqa: F401  (its tables are the target)
+from blog.database import make_engine
+from blog.settings import Settings, read_settings
+
+LOCK_TIMEOUT = 60
+"""Seconds that a second process waits for the first one's migrations."""
+
+
+def settings() -> Settings:
+    """Those of the caller, or of the environment when Alembic was started on its own."""
+    given: Settings | None = context.config.attributes.get("settings")
+    if given is not None:
+        return given
+    if context.config.config_file_name is not None:
+        logging.config.fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+    return read_settings()
+
+
+def refuse_taken_name(_: MigrationContext, __: object, directives: Iterable[MigrationScript]) -> None:
+    """Alembic would overwrite a migration of the same day and message without a word."""
+    for directive in directives:
+        script = context.script
+        name = script._rev_path(
+            script.versions, str(directive.rev_id), directive.message, script._generate_create_date()
+        )
+        if name.exists():
+            raise CommandError(f"{name} exists: say in other words what this one does")
+
+
+def run(connection: Connection | None, dialect: str) -> None:
+    """Run the migrations, or print them when there is no connection, under the engine's lock."""
+    context.configure(
+        connection=connection,
+        dialect_name=dialect,
+        target_metadata=SQLModel.metadata,
+        literal_binds=connection is None,
+        dialect_opts={"paramstyle": "named"},
+        # Alembic believes of SQLite what its driver used to do; make_engine begins for real.
+        transactional_ddl=True if dialect == "sqlite" else None,
+        render_as_batch=True,  # SQLite alters a table by making it anew
+        process_revision_directives=refuse_taken_name,
+    )
+    with context.begin_transaction():
+        if dialect == "postgresql":
+            context.execute("SELECT pg_advisory_xact_lock(hashtext('blog.migrations'))")
+        context.run_migrations()
+        if connection is not None and dialect == "sqlite":
+            orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+            if orphans:
+                raise CommandError(f"{len(orphans)} rows would refer to nothing; the database is as it was")
+
+
+async def run_online(chosen: Settings) -> None:
+    """Run against the database itself."""
+    # SQLite: BEGIN IMMEDIATE is the lock, and dropping a table must not cascade.
+    engine = make_engine(chosen.url, pool_size=1, foreign_keys=False)
+    try:
+        async with engine.connect() as connection:
+            if engine.dialect.name == "mysql":
+                # DDL commits by itself here, so the lock is the session's, not the transaction's.
+                lock = text("SELECT GET_LOCK(CONCAT('blog.', LEFT(DATABASE(), 59)), :timeout)")
+                if await connection.scalar(lock, {"timeout": LOCK_TIMEOUT}) != 1:
+                    raise CommandError("another process is migrating this database and does not end")
+                await connection.commit()
+            elif engine.dialect.name == "sqlite":
+                await connection.exec_driver_sql(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000}")
+                await connection.rollback()
+            await connection.run_sync(run, chosen.url.get_backend_name())
+    finally:
+        await engine.dispose()
+
+
+chosen = settings()
+if context.is_offline_mode():
+    run(None, chosen.url.get_backend_name())
+else:
+    asyncio.run(run_online(chosen))
