@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -68,7 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(Refusal, _answer_refusal)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
-    for lost in (OperationalError, InterfaceError, PoolTimeout):
+    # asyncpg says of a server that is not there what the operating system said of it.
+    for lost in (DBAPIError, PoolTimeout, OSError):
         app.add_exception_handler(lost, _answer_lost_database)
     return app
 
@@ -119,5 +120,7 @@ async def _answer_invalid(_: Request, error: Exception) -> Response:
 
 
 async def _answer_lost_database(_: Request, error: Exception) -> Response:
+    if isinstance(error, DatabaseError) and not isinstance(error, OperationalError):
+        raise error  # the database does answer; what was asked was wrong
     logger.error("the database does not answer: %s", error)
     return _write(problem(DatabaseUnavailable), DatabaseUnavailable.headers)

@@ -80,8 +80,8 @@ def page_statement(
 
 def _beyond(dialect: str, key: Mapped[Any], descending: bool) -> ColumnElement[bool]:
     number = col(Blog.id)
-    last_key: ColumnElement[Any] = bindparam("last_key")
-    last_id: ColumnElement[int] = bindparam("last_id")
+    last_key: ColumnElement[Any] = bindparam("last_key", type_=key.type)
+    last_id: ColumnElement[int] = bindparam("last_id", type_=Integer)
     if dialect == "mysql":  # it finds no index for a comparison of rows, and the other two none for OR
         if descending:
             return or_(key < last_key, and_(key == last_key, number < last_id))

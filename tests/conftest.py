@@ -1,0 +1,181 @@
+"""Every test that needs a database runs on each engine that the run was pointed at.
+
+SQLite needs nothing. `BLOG_TEST_POSTGRESQL_URL` and `BLOG_TEST_MARIADB_URL` name servers on which
+the user may create databases; each run makes one of its own there and drops it.
+`BLOG_TEST_ENGINES` names engines that must be tested: a run that can't reach one of them fails.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import alembic.command
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import delete, event, make_url
+from sqlalchemy.engine import URL
+
+from blog.app import create_app
+from blog.database import Database, alembic_config, make_engine
+from blog.models import Blog, User
+from blog.settings import Settings
+from tests.factories import Factory
+
+# The settings of whoever runs the tests are not the tests'.
+for variable in list(os.environ):
+    if variable.startswith("BLOG_") and not variable.startswith("BLOG_TEST_"):
+        del os.environ[variable]
+
+ALL_ENGINES = ("sqlite", "postgresql", "mariadb")
+SERVERS = {name: os.environ.get(f"BLOG_TEST_{name.upper()}_URL") for name in ALL_ENGINES[1:]}
+ENGINES = [name for name in ALL_ENGINES if name == "sqlite" or SERVERS[name]]
+SECRET = "a secret key that only the tests use"
+
+
+def pytest_configure() -> None:
+    missing = set(os.environ.get("BLOG_TEST_ENGINES", "").split(",")) - {""} - set(ENGINES)
+    if missing:
+        raise pytest.UsageError(f"no server to test {', '.join(sorted(missing))} on: set BLOG_TEST_…_URL")
+
+
+def pytest_report_header() -> str:
+    return covered()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.write_line(covered())
+
+
+def covered() -> str:
+    left_out = [name for name in ALL_ENGINES if name not in ENGINES]
+    hint = f"; not {', '.join(left_out)}: set BLOG_TEST_…_URL" if left_out else ""
+    return f"engines: {', '.join(ENGINES)}{hint}"
+
+
+async def on_server(url: URL, statement: str) -> None:
+    engine = make_engine(url, pool_size=1, reads_only=True)
+    try:
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql(statement)
+    finally:
+        await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def new_database(engine_name: str, tmp_path: Path) -> Iterator[URL]:
+    """An empty database for one test alone."""
+    with made_database(engine_name, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def database_url(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+    """The database of all tests that leave no row behind, brought to head by the migrations."""
+    with made_database(engine_name, tmp_path_factory.mktemp("database")) as url:
+        alembic.command.upgrade(alembic_config(make_settings(url)), "head")
+        yield url
+
+
+class made_database:  # noqa: N801  (a context manager reads as a verb)
+    def __init__(self, engine: str, folder: Path) -> None:
+        self.engine = engine
+        server = SERVERS.get(engine)
+        name = f"blog_test_{uuid4().hex[:12]}"
+        self.server = make_url(server) if server else None
+        self.url = self.server.set(database=name) if self.server else make_url(f"sqlite:///{folder / name}.db")
+
+    def __enter__(self) -> URL:
+        if self.server is not None:
+            # latin1 is what an old server gives: the tables must not depend on it.
+            options = " CHARACTER SET latin1" if self.engine == "mariadb" else ""
+            asyncio.run(on_server(self.admin_url, f"CREATE DATABASE {self.url.database}{options}"))
+        return self.url
+
+    def __exit__(self, *_: object) -> None:
+        if self.server is not None:
+            force = " WITH (FORCE)" if self.engine == "postgresql" else ""
+            asyncio.run(on_server(self.admin_url, f"DROP DATABASE {self.url.database}{force}"))
+
+    @property
+    def admin_url(self) -> URL:
+        assert self.server is not None
+        return make_settings(self.server).url
+
+
+def make_settings(url: URL | None = None, **changes: Any) -> Settings:
+    if url is not None:
+        changes["database_url"] = url.render_as_string(hide_password=False)
+    given: dict[str, Any] = {"secret_key": SECRET, "password_rounds": 4} | changes
+    return Settings(_env_file=None, **given)
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: URL) -> Settings:
+    return make_settings(database_url)
+
+
+@pytest.fixture(scope="session")
+async def shared_app(settings: Settings, anyio_backend: str) -> AsyncIterator[FastAPI]:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
+    """The app over a database without a row, before the test and after it.
+
+    Rows are deleted rather than rolled back, so that each request goes the whole way: through
+    the reading and the writing engine, with a real commit between them.
+    """
+    yield shared_app
+    database: Database = shared_app.state.database
+    async with database.write.begin() as session:
+        await session.execute(delete(Blog))
+        await session.execute(delete(User))
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(app) as client:
+        yield client
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8000")
+
+
+@pytest.fixture
+def factory(app: FastAPI) -> Factory:
+    return Factory(app)
+
+
+@pytest.fixture
+def statements(app: FastAPI) -> Iterator[list[str]]:
+    """The SQL statements that went to the database, but for those that begin a transaction."""
+    seen: list[str] = []
+
+    def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        if not statement.startswith("BEGIN"):
+            seen.append(statement)
+
+    engines = [engine.sync_engine for engine in app.state.database.engines]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    for engine in engines:
+        event.remove(engine, "before_cursor_execute", note)

@@ -1,0 +1,443 @@
+"""`/user/`: one class an endpoint, refusals first, in the order in which the server gives them."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import func, select
+
+from blog.app import create_app
+from blog.errors import UserNotFound
+from blog.models import Blog, Role, User
+from blog.repository.user import UserRepository
+from blog.settings import Settings
+from tests.answers import code
+from tests.conftest import client_of, make_settings
+from tests.factories import PASSWORD, Factory
+
+ADA = {"name": "Ada", "email": "Ada@Example.com", "password": PASSWORD}
+
+
+async def count(app: FastAPI, table: type[User] | type[Blog]) -> int:
+    async with app.state.database.fresh() as session:
+        return int(await session.scalar(select(func.count()).select_from(table)))
+
+
+class TestRegister:
+    async def test_closed(self, app: FastAPI, settings: Settings) -> None:
+        closed = create_app(settings.model_copy(update={"registration": "closed"}))
+        async with closed.router.lifespan_context(closed), client_of(closed) as client:
+            assert code(await client.post("/user/", json=ADA)) == (403, "registration_closed")
+        assert await count(app, User) == 0
+
+    @pytest.mark.parametrize("again", ["Ada@Example.com", "ada@example.com", "ADA@EXAMPLE.COM", " ada@example.com "])
+    async def test_known_address(self, app: FastAPI, client: httpx.AsyncClient, again: str) -> None:
+        assert (await client.post("/user/", json=ADA)).status_code == 201
+        assert code(await client.post("/user/", json=ADA | {"email": again})) == (409, "email_taken")
+        assert await count(app, User) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"name": ""},
+            {"name": " "},
+            {"name": "x" * 101},
+            {"name": "two\nlines"},
+            {"name": "NUL\0"},
+            {"name": None},
+            {"email": "ada"},
+            {"email": "ada@localhost"},
+            {"email": "ada@example.com."},
+            {"email": "ada@example.com\0"},
+            {"email": f"{'x' * 300}@example.com"},
+            {"email": f"{'ﷺ' * 30}@example.com"},
+            {"password": "1234567"},
+            {"password": "x" * 129},
+            {"password": "12345678\0"},
+            {"password": None},
+            *({field: 1} for field in ("id", "role", "is_admin", "is_active", "created_at", "public_id")),
+        ],
+    )
+    async def test_invalid(self, app: FastAPI, client: httpx.AsyncClient, change: dict[str, Any]) -> None:
+        assert code(await client.post("/user/", json=ADA | change)) == (422, "invalid")
+        assert await count(app, User) == 0
+
+    async def test_password_too_short_for_the_settings(self, settings: Settings) -> None:
+        strict = create_app(settings.model_copy(update={"password_min_length": 15}))
+        async with strict.router.lifespan_context(strict), client_of(strict) as client:
+            response = await client.post("/user/", json=ADA | {"password": "x" * 14})
+            assert code(response) == (422, "weak_password")
+            assert "15" in response.json()["detail"]
+
+    async def test_registered(self, client: httpx.AsyncClient) -> None:
+        response = await client.post("/user/", json=ADA)
+        assert response.status_code == 201
+        user = response.json()
+        assert response.headers["location"] == f"/user/{user['id']}"
+        assert (user["name"], user["email"], user["role"]) == ("Ada", "Ada@example.com", "author")
+        assert set(user) == {"id", "name", "email", "about", "role", "is_active", "created_at", "updated_at"}
+        login = await client.post("/login", data={"username": ADA["email"], "password": PASSWORD})
+        headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
+        assert (await client.get("/user/me", headers=headers)).json() == user
+
+    async def test_readers_by_default_where_settings_say_so(self, app: FastAPI, settings: Settings) -> None:
+        readers = create_app(settings.model_copy(update={"default_role": "reader"}))
+        async with readers.router.lifespan_context(readers), client_of(readers) as client:
+            assert (await client.post("/user/", json=ADA)).json()["role"] == "reader"
+
+    @pytest.mark.parametrize("password", ["pässwörd 🧵 with spaces", " x" * 64, "x" * 128, "a" * 72 + "b", "12345678"])
+    async def test_any_password_counts_whole(self, client: httpx.AsyncClient, password: str) -> None:
+        await client.post("/user/", json=ADA | {"password": password})
+        for attempt, status in ((password, 200), (password[:-1], 401), (password + "x", 401)):
+            response = await client.post("/login", data={"username": ADA["email"], "password": attempt})
+            assert response.status_code == status
+
+    async def test_one_password_however_it_is_composed(self, client: httpx.AsyncClient) -> None:
+        await client.post("/user/", json=ADA | {"password": "e\u0301te\u0301 encore"})
+        response = await client.post("/login", data={"username": ADA["email"], "password": "\u00e9t\u00e9 encore"})
+        assert response.status_code == 200
+
+    async def test_ten_at_once(self, app: FastAPI, client: httpx.AsyncClient) -> None:
+        for number in range(5):
+            user = ADA | {"email": f"ada{number}@example.com"}
+            answers = await asyncio.gather(*(client.post("/user/", json=user) for _ in range(10)))
+            assert sorted(answer.status_code for answer in answers) == [201] + [409] * 9
+        assert await count(app, User) == 5
+
+
+class TestList:
+    async def test_not_admin(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        _, login = await factory.logged_in()
+        assert code(await client.get("/user/?limit=0", headers=login)) == (403, "admin_required")
+
+    @pytest.mark.parametrize("query", ["limit=0", "limit=101", "role=root", "is_active=maybe", "q=", f"q={'x' * 101}"])
+    async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, query: str) -> None:
+        login = factory.login(await factory.admin())
+        assert code(await client.get(f"/user/?{query}", headers=login)) == (422, "invalid")
+
+    async def test_invalid_cursor(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.admin())
+        assert code(await client.get("/user/?cursor=x", headers=login)) == (422, "invalid_cursor")
+
+    @pytest.mark.parametrize(
+        ("query", "names"),
+        [
+            ("", ["Eve_", "Dan%", "Bob", "Ändi", "Root"]),
+            ("role=reader", ["Bob"]),
+            ("role=admin&is_active=true", ["Root"]),
+            ("is_active=false", ["Dan%"]),
+            ("q=ÄNDI", ["Ändi"]),
+            ("q=ob", ["Bob"]),
+            ("q=MAIL.EXAMPLE", ["Dan%"]),
+            ("q=%25", ["Dan%"]),
+            ("q=_", ["Eve_"]),
+            ("q=\\", []),
+            ("q='", []),
+        ],
+    )
+    async def test_filters(self, client: httpx.AsyncClient, factory: Factory, query: str, names: list[str]) -> None:
+        login = factory.login(await factory.admin())
+        await factory.user("Ändi", email="andi@example.com")
+        await factory.user("Bob", role=Role.READER, email="bob@example.com")
+        await factory.user("Dan%", is_active=False, email="dan@mail.example.com")
+        await factory.user("Eve_", email="eve@example.com")
+        users = (await client.get(f"/user/?{query}", headers=login)).json()
+        assert [user["name"] for user in users] == names
+
+    async def test_pages(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.admin())
+        for number in range(4):
+            await factory.user(f"User {number}", email=f"user{number}@example.com")
+        names, url = [], "/user/?limit=2&q=user"
+        while url:
+            response = await client.get(url, headers=login)
+            names += [user["name"] for user in response.json()]
+            url = response.links["next"]["url"] if "next" in response.links else ""
+        assert names == ["User 3", "User 2", "User 1", "User 0"]
+
+
+class TestUpdateSeveral:
+    async def test_not_admin(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        user, login = await factory.logged_in()
+        response = await client.put("/user/", json=[{"id": user.id, "role": "admin"}], headers=login)
+        assert code(response) == (403, "admin_required")
+
+    async def test_one_is_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        user, login = await factory.user(), factory.login(await factory.admin())
+        changes = [{"id": user.id, "role": "reader"}, {"id": 2147483647, "role": "reader"}]
+        assert code(await client.put("/user/", json=changes, headers=login)) == (404, "user_not_found")
+        assert (await client.get("/user/?role=reader", headers=login)).json() == []
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            [],
+            {},
+            [{"role": "reader"}],
+            [{"id": 1, "role": "root"}],
+            [{"id": 1}, {"id": 1}],
+            [{"id": 1.0, "role": "reader"}],
+            [{"id": True, "role": "reader"}],
+            [{"id": 1, "is_active": "no"}],
+            [{"id": 1, "is_active": None}],
+            [{"id": 1, "email": "a@example.com"}],
+            [{"id": number} for number in range(1, 102)],
+        ],
+    )
+    async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, changes: Any) -> None:
+        login = factory.login(await factory.admin())
+        assert code(await client.put("/user/", json=changes, headers=login)) == (422, "invalid")
+
+    async def test_changed(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        admin, ada, bob = await factory.admin(), await factory.user("Ada"), await factory.user("Bob")
+        changes = [{"id": bob.id, "is_active": False}, {"id": ada.id, "role": "admin", "is_active": True}]
+        response = await client.put("/user/", json=changes, headers=factory.login(admin))
+        assert response.status_code == 200
+        assert [(user["id"], user["role"], user["is_active"]) for user in response.json()] == [
+            (bob.id, "author", False),
+            (ada.id, "admin", True),
+        ]
+        assert code(await client.get("/user/me", headers=factory.login(bob))) == (401, "invalid_token")
+        assert (await client.get("/user/", headers=factory.login(ada))).status_code == 200
+
+
+class TestOwnRecord:
+    async def test_read(self, client: httpx.AsyncClient, factory: Factory, statements: list[str]) -> None:
+        user, login = await factory.logged_in()
+        statements.clear()
+        me = (await client.get("/user/me", headers=login)).json()
+        assert (me["id"], me["email"], me["role"], me["is_active"]) == (user.id, user.email, "author", True)
+        assert len(statements) == 1
+
+    @pytest.mark.parametrize("password", [None, "wrong", "\0", "x" * 5_000])
+    async def test_new_address_without_the_password(
+        self, client: httpx.AsyncClient, factory: Factory, password: str | None
+    ) -> None:
+        user, login = await factory.logged_in()
+        change = {"email": "new@example.com"} | ({"current_password": password} if password else {})
+        assert code(await client.patch("/user/me", json=change, headers=login)) == (403, "wrong_password")
+        assert (await client.get("/user/me", headers=login)).json()["email"] == user.email
+
+    async def test_address_of_another(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        await factory.user("Bob", email="Bob@example.com")
+        _, login = await factory.logged_in()
+        change = {"email": "bob@example.com", "current_password": PASSWORD}
+        assert code(await client.patch("/user/me", json=change, headers=login)) == (409, "email_taken")
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"name": None}, {"name": ""}, {"about": None}, {"about": "x" * 2_001}, {"email": None}, {"role": "admin"}],
+    )
+    async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, change: dict[str, Any]) -> None:
+        _, login = await factory.logged_in()
+        assert code(await client.patch("/user/me", json=change, headers=login)) == (422, "invalid")
+
+    async def test_changed(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        user, login = await factory.logged_in()
+        change = {"name": "Ada L.", "about": "First.\nSecond 🧵.", "email": "New@example.com"}
+        response = await client.patch("/user/me", json=change | {"current_password": PASSWORD}, headers=login)
+        assert response.status_code == 200
+        me = (await client.get("/user/me", headers=login)).json()
+        assert me == response.json()
+        assert {field: me[field] for field in change} == change
+        for email, status in ((user.email, 401), ("new@EXAMPLE.com", 200)):
+            answer = await client.post("/login", data={"username": email, "password": PASSWORD})
+            assert answer.status_code == status
+
+    async def test_name_alone_needs_no_password(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        user, login = await factory.logged_in()
+        changed = (await client.patch("/user/me", json={"name": "Ada L."}, headers=login)).json()
+        assert (changed["name"], changed["email"]) == ("Ada L.", user.email)
+        assert (await client.patch("/user/me", json={}, headers=login)).json() == changed
+
+
+class TestChangePassword:
+    async def test_wrong_password(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        _, login = await factory.logged_in()
+        change = {"current_password": "wrong", "new_password": "a new password"}
+        assert code(await client.put("/user/me/password", json=change, headers=login)) == (403, "wrong_password")
+
+    @pytest.mark.parametrize("password", ["short", "x" * 129, None])
+    async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, password: str | None) -> None:
+        _, login = await factory.logged_in()
+        change = {"current_password": PASSWORD, "new_password": password}
+        assert code(await client.put("/user/me/password", json=change, headers=login)) == (422, "invalid")
+
+    async def test_every_other_login_is_over(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        user, login = await factory.logged_in()
+        others = [factory.login(user) for _ in range(2)]
+        new = "a new password"
+        change = {"current_password": PASSWORD, "new_password": new}
+        response = await client.put("/user/me/password", json=change, headers=login)
+        assert (response.status_code, response.content) == (204, b"")
+        assert (await client.get("/user/me", headers=login)).status_code == 200
+        for other in others:
+            assert code(await client.get("/user/me", headers=other)) == (401, "invalid_token")
+            assert code(await client.patch("/user/me", json={}, headers=other)) == (401, "invalid_token")
+        for password, status in ((PASSWORD, 401), (new, 200)):
+            answer = await client.post("/login", data={"username": user.email, "password": password})
+            assert answer.status_code == status
+        # Once more, from the new login: now the one that was spared before is over too.
+        newer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        change = {"current_password": new, "new_password": PASSWORD}
+        assert (await client.put("/user/me/password", json=change, headers=newer)).status_code == 204
+        assert code(await client.get("/user/me", headers=login)) == (401, "invalid_token")
+        assert (await client.get("/user/me", headers=newer)).status_code == 200
+
+
+class TestRead:
+    async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        _, login = await factory.logged_in()
+        assert code(await client.get("/user/2147483647", headers=login)) == (404, "user_not_found")
+
+    async def test_invalid(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        _, login = await factory.logged_in()
+        assert code(await client.get("/user/you", headers=login)) == (422, "invalid")
+
+    async def test_address_for_oneself_and_admins(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        ada = await factory.user()
+        bob, admin = await factory.user("Bob"), await factory.admin()
+        for viewer, sees in ((ada, True), (bob, False), (admin, True)):
+            user = (await client.get(f"/user/{ada.id}", headers=factory.login(viewer))).json()
+            assert user.get("email") == (ada.email if sees else None)
+            assert set(user) - {"email"} == {"id", "name", "about", "created_at", "blogs"}
+
+    async def test_newest_blogs(self, client: httpx.AsyncClient, factory: Factory, statements: list[str]) -> None:
+        ada, login = await factory.logged_in()
+        blogs = [await factory.blog(ada, f"Blog {number}") for number in range(22)]
+        await factory.blog(await factory.user("Bob"))
+        statements.clear()
+        user = (await client.get(f"/user/{ada.id}", headers=login)).json()
+        assert len(statements) == 3
+        assert [blog["id"] for blog in user["blogs"]] == [blog.id for blog in blogs[:1:-1]]
+        assert set(user["blogs"][0]) == {"id", "title", "published_at"}
+
+
+class TestUpdate:
+    async def test_not_admin(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        user, login = await factory.logged_in()
+        response = await client.patch(f"/user/{user.id}", json={"role": "admin"}, headers=login)
+        assert code(response) == (403, "admin_required")
+        assert (await client.get("/user/me", headers=login)).json()["role"] == "author"
+
+    async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.admin())
+        assert code(await client.patch("/user/2147483647", json={}, headers=login)) == (404, "user_not_found")
+
+    @pytest.mark.parametrize("change", [{"role": None}, {"role": "root"}, {"is_active": None}, {"email": "a@b.co"}])
+    async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, change: dict[str, Any]) -> None:
+        user, login = await factory.user(), factory.login(await factory.admin())
+        assert code(await client.patch(f"/user/{user.id}", json=change, headers=login)) == (422, "invalid")
+
+    async def test_changed(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        user, login = await factory.user(), factory.login(await factory.admin())
+        changed = (await client.patch(f"/user/{user.id}", json={"role": "reader"}, headers=login)).json()
+        assert (changed["role"], changed["is_active"]) == ("reader", True)
+        changed = (await client.patch(f"/user/{user.id}", json={"is_active": False}, headers=login)).json()
+        assert (changed["role"], changed["is_active"]) == ("reader", False)
+
+    async def test_oneself(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        admin = await factory.admin()
+        login = factory.login(admin)
+        assert (await client.patch(f"/user/{admin.id}", json={"role": "author"}, headers=login)).status_code == 200
+        assert code(await client.get("/user/", headers=login)) == (403, "admin_required")
+
+
+async def delete(
+    client: httpx.AsyncClient, user: User, login: dict[str, str], query: str = "", **body: str
+) -> httpx.Response:
+    return await client.request("DELETE", f"/user/{user.id}{query}", headers=login, json=body or None)
+
+
+class TestDelete:
+    async def test_another(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
+        bob = await factory.user("Bob")
+        _, login = await factory.logged_in()
+        assert code(await delete(client, bob, login, current_password=PASSWORD)) == (403, "admin_required")
+        assert await count(app, User) == 2
+
+    @pytest.mark.parametrize("role", [Role.AUTHOR, Role.ADMIN])
+    async def test_oneself_without_the_password(
+        self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, role: Role
+    ) -> None:
+        user, login = await factory.logged_in(role=role)
+        assert code(await delete(client, user, login)) == (403, "wrong_password")
+        assert code(await delete(client, user, login, current_password="wrong")) == (403, "wrong_password")
+        assert await count(app, User) == 1
+
+    async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.admin())
+        assert code(await client.delete("/user/2147483647", headers=login)) == (404, "user_not_found")
+
+    async def test_user_has_blogs(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
+        user, login = await factory.logged_in()
+        await factory.blog(user)
+        assert code(await delete(client, user, login, current_password=PASSWORD)) == (409, "user_has_blogs")
+        assert (await count(app, User), await count(app, Blog)) == (1, 1)
+
+    @pytest.mark.parametrize("query", ["?blogs=keep", "?blogs=reassign", "?to=1", "?blogs=delete&to=1", "?to=0"])
+    async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, query: str) -> None:
+        user, admin = await factory.user(), await factory.admin()
+        assert code(await delete(client, user, factory.login(admin), query)) == (422, "invalid")
+
+    async def test_blogs_go_too(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
+        user, login = await factory.logged_in()
+        await factory.blog(user)
+        kept = await factory.blog(await factory.user("Bob"))
+        response = await delete(client, user, login, "?blogs=delete", current_password=PASSWORD)
+        assert (response.status_code, response.content) == (204, b"")
+        assert (await count(app, User), await count(app, Blog)) == (1, 1)
+        admin = factory.login(await factory.admin())
+        assert (await client.get(f"/blog/{kept.id}", headers=admin)).status_code == 200
+
+    async def test_only_admins_reassign(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        bob = await factory.user("Bob")
+        user, login = await factory.logged_in()
+        query = f"?blogs=reassign&to={bob.id}"
+        assert code(await delete(client, user, login, query, current_password=PASSWORD)) == (403, "admin_required")
+
+    async def test_reassigned(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        user, bob = await factory.user(), await factory.user("Bob")
+        blog = await factory.blog(user)
+        login = factory.login(await factory.admin())
+        response = await delete(client, user, login, "?blogs=reassign&to=2147483647")
+        assert code(response) == (404, "user_not_found")
+        assert code(await delete(client, user, login, f"?blogs=reassign&to={user.id}")) == (409, "user_has_blogs")
+        assert (await delete(client, user, login, f"?blogs=reassign&to={bob.id}")).status_code == 204
+        assert (await client.get(f"/blog/{blog.id}", headers=login)).json()["creator"]["id"] == bob.id
+
+    async def test_without_blogs(self, client: httpx.AsyncClient, factory: Factory, statements: list[str]) -> None:
+        user, login = await factory.logged_in()
+        statements.clear()
+        assert (await delete(client, user, login, current_password=PASSWORD)).status_code == 204
+        assert len(statements) == 2
+        assert code(await client.get("/user/me", headers=login)) == (401, "invalid_token")
+
+
+async def test_updated_user_is_deleted_meanwhile(client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
+    user = await factory.user()
+    async with app.state.database.write.begin() as session:
+        await UserRepository(session).remove(user.id)
+    with pytest.raises(UserNotFound):
+        async with app.state.database.write.begin() as session:
+            await UserRepository(session).update(user, {"name": "Gone"})
+
+
+async def test_a_replica_reads_pages_but_not_logins(settings: Settings, tmp_path: Any, engine_name: str) -> None:
+    if engine_name == "sqlite":
+        with pytest.raises(ValueError, match="no replicas"):
+            make_settings(database_read_url="sqlite:///other.db")
+        return
+    replica = make_settings(
+        settings.url, database_read_url=settings.url.set(database="blog_that_is_not_there").render_as_string(False)
+    )
+    app = create_app(replica)
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        factory = Factory(app)
+        user, login = await factory.logged_in()
+        assert (await client.get("/user/me", headers=login)).json()["id"] == user.id
+        assert (await client.post("/login", data={"username": user.email, "password": PASSWORD})).status_code == 200
+        assert code(await client.get("/blog/", headers=login)) == (503, "database_unavailable")
+        await delete(client, user, login, current_password=PASSWORD)
