@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     CursorResult,
+    Integer,
     Row,
     Select,
     and_,
@@ -21,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Bundle, Mapped, joinedload
+from sqlalchemy.orm import Bundle, joinedload
 from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import col
@@ -52,7 +53,7 @@ GET = (
 )
 DELETE = delete(Blog).where(col(Blog.id) == bindparam("id")).execution_options(synchronize_session=False)
 
-ORDERS: dict[Sort, tuple[Mapped[Any], bool]] = {
+ORDERS: dict[Sort, tuple[Any, bool]] = {
     "-published_at": (col(Blog.published_at), True),
     "published_at": (col(Blog.published_at), False),
     "title": (col(Blog.title_folded), False),
@@ -78,7 +79,7 @@ def page_statement(
     return statement.order_by(*order).limit(bindparam("limit")).prefix_with("STRAIGHT_JOIN", dialect="mysql")
 
 
-def _beyond(dialect: str, key: Mapped[Any], descending: bool) -> ColumnElement[bool]:
+def _beyond(dialect: str, key: Any, descending: bool) -> ColumnElement[bool]:
     number = col(Blog.id)
     last_key: ColumnElement[Any] = bindparam("last_key", type_=key.type)
     last_id: ColumnElement[int] = bindparam("last_id", type_=Integer)
