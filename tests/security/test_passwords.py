@@ -1,0 +1,116 @@
+"""passlib and bcrypt for real, with a low cost."""
+
+import asyncio
+import importlib.metadata
+import threading
+import time
+from typing import Any
+
+import pytest
+from passlib.context import CryptContext
+from passlib.hash import bcrypt, bcrypt_sha256
+
+from blog.errors import WeakPassword, WrongPassword
+from blog.security import passwords
+from blog.security.passwords import PasswordHasher
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def hasher() -> PasswordHasher:
+    return PasswordHasher(rounds=4, min_length=8)
+
+
+async def test_hash_and_verify(hasher: PasswordHasher) -> None:
+    known = await hasher.hash(PASSWORD)
+    assert known.startswith("$bcrypt-sha256$v=2,t=2b,r=4$")
+    assert len(known) <= 128
+    assert known != await hasher.hash(PASSWORD)
+    assert await hasher.verify(PASSWORD, known) == (True, None)
+    assert await hasher.verify(PASSWORD + " ", known) == (False, None)
+
+
+async def test_bytes_past_the_72nd_count(hasher: PasswordHasher) -> None:
+    known = await hasher.hash("ü" * 36 + "x")
+    assert await hasher.verify("ü" * 36, known) == (False, None)
+    assert await hasher.verify("ü" * 36 + "y", known) == (False, None)
+
+
+async def test_nobodys_password(hasher: PasswordHasher) -> None:
+    assert await hasher.verify(PASSWORD, None) == (False, None)
+
+
+async def test_old_hashes_are_upgraded(hasher: PasswordHasher) -> None:
+    plain: Any = bcrypt
+    digested: Any = bcrypt_sha256
+    for outdated in (plain.using(rounds=4).hash(PASSWORD), digested.using(rounds=5).hash(PASSWORD)):
+        verified, better = await hasher.verify(PASSWORD, outdated)
+        assert verified
+        assert better is not None
+        assert await hasher.verify(PASSWORD, better) == (True, None)
+        assert await hasher.verify("wrong", outdated) == (False, None)
+
+
+@pytest.mark.parametrize("known", ["", "x", "$2b$", "$2b$04$short", "$argon2id$v=19$m=1,t=1,p=1$c2FsdA$aGFzaA", "\0"])
+async def test_hash_of_another_kind(hasher: PasswordHasher, known: str) -> None:
+    assert await hasher.verify(PASSWORD, known) == (False, None)
+
+
+@pytest.mark.parametrize("password", ["", "\0", "\ud800", "x" * 129, "x" * 5_000])
+async def test_hostile_password(hasher: PasswordHasher, password: str) -> None:
+    assert await hasher.verify(password, await hasher.hash(PASSWORD)) == (False, None)
+
+
+async def test_confirm(hasher: PasswordHasher) -> None:
+    known = await hasher.hash(PASSWORD)
+    await hasher.confirm(PASSWORD, known)
+    for password in (None, "", "wrong"):
+        with pytest.raises(WrongPassword):
+            await hasher.confirm(password, known)
+
+
+async def test_too_short() -> None:
+    with pytest.raises(WeakPassword, match="at least 15"):
+        await PasswordHasher(rounds=4, min_length=15).hash("x" * 14)
+
+
+async def test_one_hash_at_a_time_and_never_on_the_event_loop(
+    hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, most, loop_thread = 0, 0, threading.get_ident()
+
+    def note(password: str) -> str:
+        nonlocal under_way, most
+        assert threading.get_ident() != loop_thread
+        under_way += 1
+        most = max(most, under_way)
+        time.sleep(0.001)  # work, in which another one would show
+        under_way -= 1
+        return password
+
+    monkeypatch.setattr(hasher._context, "hash", note)
+    await asyncio.gather(*(hasher.hash(PASSWORD) for _ in range(20)))
+    assert most == 1
+
+
+def test_bcrypt_that_fails_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> str:
+        raise ValueError("password cannot be longer than 72 bytes")  # what bcrypt 5 says of everything
+
+    monkeypatch.setattr(CryptContext, "hash", fail)
+    with pytest.raises(RuntimeError, match=r"passlib 1\.7\.4 cannot hash with bcrypt .*pipenv sync"):
+        PasswordHasher(rounds=4, min_length=8)
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_bcrypt_that_answers_the_same_to_all(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
+    monkeypatch.setattr(CryptContext, "verify", lambda *_: answer)
+    with pytest.raises(RuntimeError, match="cannot hash"):
+        PasswordHasher(rounds=4, min_length=8)
+
+
+def test_the_pair_that_fits_is_installed() -> None:
+    assert importlib.metadata.version("passlib") == "1.7.4"
+    assert importlib.metadata.version("bcrypt") == "4.0.1"
+    assert passwords.CONCURRENT_HASHES == 1
