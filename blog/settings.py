@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AnyHttpUrl, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -28,6 +28,13 @@ MIN_SECRET_BYTES = 32
 
 PASSWORD_MAX_LENGTH = 128
 """Characters: long enough for any passphrase, short enough to be cheap to refuse."""
+
+
+def _seconds(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 
 
 class Environment(StrEnum):
@@ -70,7 +77,7 @@ class Settings(BaseSettings):
         AnyHttpUrl("http://127.0.0.1:8000"),
         description="The address under which people reach the platform: issuer and audience of its tokens.",
     )
-    access_token_lifetime: timedelta = Field(
+    access_token_lifetime: Duration = Field(
         timedelta(minutes=15),
         ge=timedelta(seconds=1),
         le=timedelta(hours=1),
@@ -181,9 +188,10 @@ def read_settings() -> Settings:
     if settings.secret_key is not None:
         return settings
     try:
-        return settings.model_copy(update={"secret_key": _kept_secret(settings)})
+        secret_key = _kept_secret(settings)
     except OSError as error:
         raise SystemExit(f"blog: no secret key beside the database: {error}") from None
+    return settings.model_copy(update={"secret_key": secret_key})
 
 
 def _faults(error: ValidationError) -> list[str]:
@@ -211,4 +219,7 @@ def _kept_secret(settings: Settings) -> SecretStr:
             pass
         finally:
             os.unlink(draft)
-    return SecretStr(kept.read_text().strip())
+    secret = kept.read_text().strip()
+    if len(secret.encode()) < MIN_SECRET_BYTES:
+        raise SystemExit(f"blog: {kept} holds less than {MIN_SECRET_BYTES} bytes; remove it and start again")
+    return SecretStr(secret)

@@ -31,11 +31,10 @@ def settings() -> Settings:
 
 def refuse_taken_name(_: MigrationContext, __: object, directives: Iterable[MigrationScript]) -> None:
     """Alembic would overwrite a migration of the same day and message without a word."""
+    script = context.script
     for directive in directives:
-        script = context.script
-        name = script._rev_path(
-            script.versions, str(directive.rev_id), directive.message, script._generate_create_date()
-        )
+        folder = directive.version_path or script.versions
+        name = script._rev_path(folder, str(directive.rev_id), directive.message, script._generate_create_date())
         if name.exists():
             raise CommandError(f"{name} exists: say in other words what this one does")
 

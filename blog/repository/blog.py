@@ -64,19 +64,23 @@ ORDERS: dict[Sort, tuple[Any, bool]] = {
 def page_statement(
     dialect: str, fields: tuple[str, ...], sort: Sort, by_author: bool, goes_on: bool
 ) -> Select[*tuple[Any, ...]]:
-    """The statement for one kind of page, built once: a walk along one index, whatever the page."""
+    """The statement for one kind of page, built once, and a walk along one index whatever the page.
+
+    The page is cut from the index before anything is joined to it: MariaDB would rather join and
+    sort all blogs where there are few users, 580 ms for 300,000 blogs against 0.6 ms.
+    """
     key, descending = ORDERS[sort]
     number = col(Blog.id)
-    statement = select(*(SHOWN[field] for field in fields), key.label("key"), number.label("key_id"))
-    if "creator" in fields:
-        statement = statement.join(User)
-    if by_author:
-        statement = statement.where(col(Blog.creator_id) == bindparam("author"))
-    if goes_on:
-        statement = statement.where(_beyond(dialect, key, descending))
     order = (key.desc(), number.desc()) if descending else (key, number)
-    # MariaDB would rather sort all blogs of all creators than walk the index.
-    return statement.order_by(*order).limit(bindparam("limit")).prefix_with("STRAIGHT_JOIN", dialect="mysql")
+    cut = select(number).order_by(*order).limit(bindparam("limit"))
+    if by_author:
+        cut = cut.where(col(Blog.creator_id) == bindparam("author"))
+    if goes_on:
+        cut = cut.where(_beyond(dialect, key, descending))
+    page = cut.subquery("page")
+    statement = select(*(SHOWN[field] for field in fields), key.label("key"), number.label("key_id"))
+    statement = statement.select_from(page).join(Blog, number == page.c.id).order_by(*order)
+    return statement.join(User) if "creator" in fields else statement
 
 
 def _beyond(dialect: str, key: Any, descending: bool) -> ColumnElement[bool]:

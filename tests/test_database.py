@@ -1,0 +1,209 @@
+"""What each engine needs, seen from its connections."""
+
+import asyncio
+import re
+import sqlite3
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import event, insert, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from blog.app import create_app
+from blog.database import Database
+from blog.models import Blog, User
+from blog.repository.blog import ORDERS, BlogRepository
+from blog.schemas.types import PageRequest
+from tests.conftest import make_settings
+from tests.factories import Factory
+
+ANALYZE = {"sqlite": "ANALYZE", "postgresql": "ANALYZE", "mariadb": "ANALYZE TABLE blog, user"}
+# How a plan says that it enters the index at the cursor's place.
+SEEKS = {"sqlite": r"SEARCH blog .*[<>]\?\)", "postgresql": r"Index Cond: .*ROW\(", "mariadb": "'range'"}
+
+
+async def scalar(session: AsyncSession, sql: str) -> Any:
+    return await session.scalar(text(sql))
+
+
+def test_nothing_opens_before_the_first_request(tmp_path: Path) -> None:
+    create_app(make_settings(database_url=f"sqlite:///{tmp_path}/blog.db"))
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestSQLite:
+    async def test_pragmas(self, app: FastAPI, engine_name: str) -> None:
+        if engine_name != "sqlite":
+            return
+        database: Database = app.state.database
+        async with database.write.begin() as session:
+            assert await scalar(session, "PRAGMA journal_mode") == "wal"
+            assert await scalar(session, "PRAGMA synchronous") == 2
+            assert await scalar(session, "PRAGMA foreign_keys") == 1
+            assert await scalar(session, "PRAGMA busy_timeout") == 5_000
+        async with database.read() as session:
+            assert await scalar(session, "PRAGMA query_only") == 1
+            assert await scalar(session, "PRAGMA busy_timeout") == 5_000
+            with pytest.raises(OperationalError, match="readonly"):
+                await session.execute(text("DELETE FROM blog"))
+
+    async def test_a_writer_takes_its_lock_first_and_keeps_no_reader_out(
+        self, app: FastAPI, engine_name: str, factory: Factory
+    ) -> None:
+        if engine_name != "sqlite":
+            return
+        user = await factory.user()
+        database: Database = app.state.database
+        async with database.write.begin() as session:
+            await session.scalar(select(col(User.id)))  # a read, and yet it is the writer from here on
+            other = sqlite3.connect(database.engines[0].url.database or "", timeout=0, isolation_level=None)
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+            other.close()
+            async with database.read() as reader:
+                assert await reader.get(User, user.id) is not None
+
+    async def test_savepoints(self, app: FastAPI, engine_name: str, factory: Factory) -> None:
+        user = await factory.user()
+        async with app.state.database.write() as session:
+            async with session.begin_nested():
+                session.add(Blog(title="x", title_folded="x", body="x", creator_id=user.id))
+            await session.rollback()
+        async with app.state.database.fresh() as session:
+            assert (await session.scalars(select(col(Blog.id)))).all() == []
+
+    async def test_many_rows_at_once(self, app: FastAPI, factory: Factory) -> None:
+        user = await factory.user()
+        async with app.state.database.write.begin() as session:
+            for number in range(50):
+                session.add(Blog(title=f"{number}", title_folded=f"{number}", body="x", creator_id=user.id))
+        async with app.state.database.fresh() as session:
+            assert len((await session.scalars(select(col(Blog.id)))).all()) == 50
+
+
+class TestEveryEngine:
+    async def test_reading_begins_no_transaction(self, app: FastAPI, factory: Factory) -> None:
+        user = await factory.user()
+        async with app.state.database.read() as session:
+            assert await session.get(User, user.id) is not None
+            before = await session.scalar(select(col(User.name)))
+            async with app.state.database.write.begin() as writer:
+                (await writer.get_one(User, user.id)).name = "Changed"
+            # Each statement sees what was committed before it.
+            assert (before, await session.scalar(select(col(User.name)))) == ("Ada", "Changed")
+
+    async def test_references_are_checked(self, app: FastAPI) -> None:
+        with pytest.raises(IntegrityError):
+            async with app.state.database.write.begin() as session:
+                session.add(Blog(title="x", title_folded="x", body="x", creator_id=2**31 - 1))
+
+    async def test_what_does_not_fit_is_refused_and_not_cut(
+        self, app: FastAPI, factory: Factory, engine_name: str
+    ) -> None:
+        if engine_name == "sqlite":
+            return  # it has no lengths: the schemas alone hold them there
+        user = await factory.user()
+        with pytest.raises(DBAPIError):
+            async with app.state.database.write.begin() as session:
+                session.add(Blog(title="x" * 201, title_folded="x", body="x", creator_id=user.id))
+
+    async def test_times_are_utc(self, app: FastAPI, factory: Factory) -> None:
+        moment = datetime(2026, 11, 21, 10, 30, tzinfo=timezone(timedelta(hours=5)))
+        blog = await factory.blog(await factory.user(), published_at=moment)
+        async with app.state.database.fresh() as session:
+            (found,) = (await session.scalars(select(Blog))).all()
+            assert found.published_at == moment
+            assert found.published_at.tzinfo == UTC
+            assert found.created_at.microsecond == 0
+            assert await session.scalar(select(col(Blog.id)).where(col(Blog.published_at) == moment)) == blog.id
+
+    async def test_no_relationship_loads_behind_our_back(self, app: FastAPI, factory: Factory) -> None:
+        blog = await factory.blog(await factory.user())
+        async with app.state.database.fresh() as session:
+            found = await session.get_one(Blog, blog.id)
+            with pytest.raises(InvalidRequestError, match="raise"):
+                _ = found.creator
+            user = await session.get_one(User, blog.creator_id)
+            with pytest.raises(InvalidRequestError, match="raise"):
+                _ = user.blogs
+
+    async def test_values_stay_out_of_messages(self, app: FastAPI, factory: Factory) -> None:
+        user = await factory.user()
+        with pytest.raises(IntegrityError) as caught:
+            async with app.state.database.write.begin() as session:
+                session.add(User(**user.model_dump(exclude={"id", "public_id"})))
+        assert user.password_hash not in str(caught.value)
+
+    async def test_a_pool_that_is_used_up_is_a_wait_and_not_a_deadlock(self, app: FastAPI, factory: Factory) -> None:
+        user = await factory.user()
+
+        async def rename(number: int) -> None:
+            async with app.state.database.write.begin() as session:
+                (await session.get_one(User, user.id)).about += f"{number} "
+
+        async def read() -> None:
+            async with app.state.database.read() as session:
+                await session.get_one(User, user.id)
+
+        await asyncio.gather(*(act for number in range(40) for act in (rename(number), read())))
+
+    async def test_a_page_walks_an_index(self, app: FastAPI, factory: Factory, engine_name: str) -> None:
+        """Whatever the order, the author and the page: no plan sorts more than a page or reads a whole table."""
+        ada, bob = await factory.user(), await factory.user("Bob")
+        day = datetime(2026, 1, 1, tzinfo=UTC)
+        blogs = [
+            {
+                "title": "x",
+                "title_folded": f"{number:06}",
+                "body": "x",
+                "creator_id": (bob if number % 50 else ada).id,
+                "created_at": day,
+                "updated_at": day,
+                "published_at": day + timedelta(minutes=number),
+            }
+            for number in range(20_000)
+        ]
+        async with app.state.database.write.begin() as session:
+            await session.execute(insert(Blog), blogs)
+        async with app.state.database.write.begin() as session:
+            await session.execute(text(ANALYZE[engine_name]))
+        async with app.state.database.fresh() as session:
+            for sort, author, last in product(ORDERS, (None, ada.id), (None, 10_000)):
+                after = None
+                if last is not None:
+                    after = (f"{last:06}" if sort == "title" else int(day.timestamp()) + last * 60, 0)
+                plan = await explained(app, session, PageRequest(20, after), ada, sort, author)
+                index = "creator_id_" * bool(author) + ("title_folded" if sort == "title" else "published_at")
+                assert f"ix_blog_{index}_id" in plan, plan
+                for no_index in ("'SCAN blog'", "Seq Scan on blog", "'blog', 'ALL'"):
+                    assert no_index not in plan, plan
+                # The one sort there may be is of the page's rows, after they were cut from the index.
+                assert sum(plan.count(sort) for sort in ("TEMP B-TREE", "Sort Key", "filesort")) <= 1, plan
+                if last is not None:
+                    assert re.search(SEEKS[engine_name], plan), plan
+
+
+async def explained(
+    app: FastAPI, session: AsyncSession, page: PageRequest, viewer: User, sort: Any, author: Any
+) -> str:
+    """The plan of the statement that the repository really sends."""
+    seen: list[Any] = []
+
+    def note(_conn: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        seen.append((statement, parameters))
+
+    engine = app.state.database.engines[1].sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    found = await BlogRepository(session).page(page, viewer=viewer, sort=sort, author=author)
+    event.remove(engine, "before_cursor_execute", note)
+    assert len(found.rows) == 20
+    ((statement, parameters),) = seen
+    command = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+    plan = await (await session.connection()).exec_driver_sql(f"{command} {statement}", parameters)
+    return "\n".join(str(tuple(row)) for row in plan.all())
