@@ -44,7 +44,7 @@ def add_user(
     """Add a user. The password is asked for, or read from a pipe."""
     email, name, password = _valid(Email, email), _valid(Name, name), _read_password()
     settings = _prepare()
-    password_hash = asyncio.run(_hasher(settings).hash(password))
+    password_hash = _hash(settings, password)
     user = _with_users(settings, lambda users: users.add(name, email, password_hash, role=role))
     print(f"{user.email} is user {user.id}, {user.role.value}.")
 
@@ -85,7 +85,7 @@ def set_password(email: EmailArgument) -> None:
     """Set a user's password, asked for or read from a pipe; every login is over at once."""
     password = _read_password()
     settings = _prepare()
-    password_hash = asyncio.run(_hasher(settings).hash(password))
+    password_hash = _hash(settings, password)
 
     async def change(users: UserRepository) -> None:
         await users.change_password(await _find(users, email), password_hash)
@@ -101,11 +101,11 @@ def serve() -> None:
     address = f"http://{settings.host}:{settings.port}"
     print(f"The platform is at {address}" + (f", its documentation at {address}/docs" if settings.serves_docs else ""))
     if not _with_users(settings, UserRepository.has_admin):
-        print("There is no admin yet. Make one with: pipenv run python -m blog user add --role admin")
+        print(f"There is no admin yet. Make one with: {sys.executable} -m blog user add --role admin")
     if settings.embedded and sqlite3.sqlite_version_info < SAFE_SQLITE:
         print(
-            f"SQLite here is {sqlite3.sqlite_version}: before 3.51.3 a file may be damaged when two processes write. "
-            "Let nothing but the platform write to it."
+            f"SQLite here is {sqlite3.sqlite_version}; 3.51.3 mends a fault by which a file may be damaged "
+            "when several processes write to it at once."
         )
     sys.stdout.flush()
     uvicorn.run(
@@ -174,10 +174,11 @@ async def _find(users: UserRepository, email: str) -> User:
     return user
 
 
-def _hasher(settings: Settings) -> PasswordHasher:
+def _hash(settings: Settings, password: str) -> str:
     try:
-        return PasswordHasher(settings.password_rounds, settings.password_min_length)
-    except RuntimeError as error:
+        hasher = PasswordHasher(settings.password_rounds, settings.password_min_length)
+        return asyncio.run(hasher.hash(password))
+    except (RuntimeError, Refusal) as error:
         _fail(str(error))
 
 

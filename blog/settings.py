@@ -66,7 +66,10 @@ class Settings(BaseSettings):
         None, description="A replica of the same database, for reading pages and lists; logins ask the first one."
     )
     database_pool_size: int = Field(
-        10, ge=1, le=1000, description="Connections that each worker keeps to PostgreSQL or MariaDB, for each URL."
+        10,
+        ge=1,
+        le=1000,
+        description="Connections that each worker keeps to PostgreSQL or MariaDB for writing, and as many for reading.",
     )
     secret_key: SecretStr | None = Field(
         None,

@@ -1,6 +1,5 @@
 """Blogs, as they come in and go out."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -57,10 +56,10 @@ class BlogPublic(Output):
 class BlogListed(Output):
     """A blog in a list, with the fields that were asked for."""
 
-    id: int = Omissible
-    title: str = Omissible
-    body: str = Omissible
-    created_at: datetime = Omissible
-    updated_at: datetime = Omissible
-    published_at: datetime = Omissible
+    id: Annotated[int, Field(examples=[7])] = Omissible
+    title: Annotated[str, Field(examples=["Notes on the engine"])] = Omissible
+    body: Annotated[str, Field(examples=["It weaves algebraical patterns."])] = Omissible
+    created_at: Moment = Omissible
+    updated_at: Moment = Omissible
+    published_at: Moment = Omissible
     creator: Creator = Omissible

@@ -1,0 +1,146 @@
+"""The documentation that the app gives of itself."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from blog.app import create_app
+from blog.settings import Environment
+from tests.conftest import client_of, make_settings
+
+OPERATIONS = {
+    "/login": {"post": {200, 400, 401, 422, 503}},
+    "/user/": {
+        "post": {201, 403, 409, 422, 503},
+        "get": {200, 401, 403, 422, 503},
+        "put": {200, 401, 403, 404, 422, 503},
+    },
+    "/user/me": {"get": {200, 401, 503}, "patch": {200, 401, 403, 409, 422, 503}},
+    "/user/me/password": {"put": {204, 401, 403, 422, 503}},
+    "/user/{user_id}": {
+        "get": {200, 401, 404, 422, 503},
+        "patch": {200, 401, 403, 404, 422, 503},
+        "delete": {204, 401, 403, 404, 409, 422, 503},
+    },
+    "/blog/": {"post": {201, 401, 403, 422, 503}, "get": {200, 401, 422, 503}},
+    "/blog/{blog_id}": {
+        "get": {200, 401, 404, 422, 503},
+        "put": {200, 401, 403, 404, 422, 503},
+        "patch": {200, 401, 403, 404, 422, 503},
+        "delete": {204, 401, 403, 404, 422, 503},
+    },
+}
+
+
+@pytest.fixture
+def documented() -> FastAPI:
+    return create_app(make_settings())
+
+
+def test_every_answer_is_documented(documented: FastAPI) -> None:
+    paths = documented.openapi()["paths"]
+    found = {
+        path: {method: {int(status) for status in operation["responses"]} for method, operation in operations.items()}
+        for path, operations in paths.items()
+    }
+    assert found == OPERATIONS
+
+
+def operations(app: FastAPI) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{method} {path}", operation)
+        for path, methods in app.openapi()["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def test_every_answer_has_its_model_and_an_example(documented: FastAPI) -> None:
+    schemas = documented.openapi()["components"]["schemas"]
+    for name, operation in operations(documented):
+        assert operation["summary"], name
+        assert operation["description"], name
+        for status, answer in operation["responses"].items():
+            assert answer["description"], (name, status)
+            if status == "204":
+                assert "content" not in answer
+                continue
+            ((media_type, content),) = answer["content"].items()
+            if int(status) < 400:
+                assert media_type == "application/json"
+            else:
+                assert media_type == "application/problem+json"
+                assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+                for code, example in content["examples"].items():
+                    assert example["value"]["code"] == code
+                    assert example["value"]["status"] == int(status)
+    for name, schema in schemas.items():
+        for field, described in schema.get("properties", {}).items():
+            if name not in ("Problem", "Fault") and described.get("type") in ("string", "integer", "number"):
+                assert described.get("examples") or "const" in described or "description" in described, (name, field)
+    assert "HTTPValidationError" not in schemas
+
+
+def test_headers_are_documented(documented: FastAPI) -> None:
+    paths = documented.openapi()["paths"]
+    assert "Location" in paths["/blog/"]["post"]["responses"]["201"]["headers"]
+    assert "Location" in paths["/user/"]["post"]["responses"]["201"]["headers"]
+    assert "Link" in paths["/blog/"]["get"]["responses"]["200"]["headers"]
+    assert "WWW-Authenticate" in paths["/blog/"]["get"]["responses"]["401"]["headers"]
+    assert "Retry-After" in paths["/blog/"]["get"]["responses"]["503"]["headers"]
+
+
+def test_the_authorize_dialog_logs_in_at_login(documented: FastAPI) -> None:
+    (scheme,) = documented.openapi()["components"]["securitySchemes"].values()
+    assert scheme["type"] == "oauth2"
+    assert scheme["flows"]["password"]["tokenUrl"] == "login"
+    unprotected = [name for name, operation in operations(documented) if "security" not in operation]
+    assert unprotected == ["post /login", "post /user/"]
+
+
+def test_what_comes_in_names_no_column_of_ours(documented: FastAPI) -> None:
+    for name, schema in documented.openapi()["components"]["schemas"].items():
+        assert not {"password_hash", "public_id", "login_generation"} & set(schema.get("properties", {})), name
+
+
+def test_reference_of_every_problem_resolves(documented: FastAPI) -> None:
+    document = documented.openapi()
+    for reference in set(re.findall(r"#/components/schemas/(\w+)", str(document))):
+        assert reference in document["components"]["schemas"]
+    assert documented.openapi() == document
+
+
+async def test_documentation_needs_no_other_host(documented: FastAPI) -> None:
+    async with client_of(documented) as client:
+        for path in ("/docs", "/redoc"):
+            page = (await client.get(path)).text
+            links = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+            assert links
+            for link in links:
+                assert link.startswith("/"), link
+                assert (await client.get(link)).status_code == 200
+        assert (await client.get("/openapi.json")).json()["info"]["title"] == "Blog"
+
+
+@pytest.mark.parametrize("environment", list(Environment))
+async def test_documentation_where_settings_name_it(environment: Environment) -> None:
+    app = create_app(make_settings(environment=environment, docs_environments=frozenset({Environment.STAGING})))
+    async with client_of(app) as client:
+        for path in ("/docs", "/redoc", "/openapi.json", "/static-offline-docs/swagger-ui.css"):
+            assert (await client.get(path)).status_code == (200 if environment is Environment.STAGING else 404)
+
+
+def test_an_app_without_a_secret() -> None:
+    with pytest.raises(ValueError, match="secret key"):
+        create_app(make_settings().model_copy(update={"secret_key": None}))
+
+
+async def test_the_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BLOG_PASSWORD_ROUNDS", "4")
+    from blog.main import app
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        assert (await client.get("/user/me")).status_code == 401
