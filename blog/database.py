@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiosqlite
+import anyio.to_thread
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -172,10 +173,16 @@ class OneTripConnection(aiosqlite.Connection):
         return OneTripCursor(self)
 
 
-def _connect_to_sqlite(url: URL) -> OneTripConnection:
+async def _connect_to_sqlite(url: URL) -> OneTripConnection:
     # With isolation_level None the driver begins nothing behind SQLAlchemy's back.
     connection = OneTripConnection(lambda: sqlite3.connect(str(url.database), isolation_level=None), 64)
     connection._thread.daemon = True  # a process that ends without closing it ends all the same
+    try:
+        await connection
+    except sqlite3.Error:
+        # The thread has a last word for this event loop, which may be closed by then.
+        await anyio.to_thread.run_sync(connection._thread.join)
+        raise
     return connection
 
 
