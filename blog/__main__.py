@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import alembic.command
@@ -65,7 +66,7 @@ def list_users() -> None:
             if after is None:
                 return
 
-    _with_users(_prepare(), fill)
+    _with_users(_prepare(), fill, reads_only=True)
     Console().print(table)
 
 
@@ -100,7 +101,7 @@ def serve() -> None:
     settings = _prepare()
     address = f"http://{settings.host}:{settings.port}"
     print(f"The platform is at {address}" + (f", its documentation at {address}/docs" if settings.serves_docs else ""))
-    if not _with_users(settings, UserRepository.has_admin):
+    if not _with_users(settings, UserRepository.has_admin, reads_only=True):
         print(f"There is no admin yet. Make one with: {sys.executable} -m blog user add --role admin")
     if settings.embedded and sqlite3.sqlite_version_info < SAFE_SQLITE:
         print(
@@ -123,6 +124,8 @@ def check() -> None:
     """Check settings, database and schema; exit code 1 when one of them is wrong."""
     settings = read_settings()
     print(f"settings  ok, {settings.environment.value}")
+    if settings.embedded and not Path(str(settings.url.database)).exists():
+        _fail(f"database  not made yet at {settings.url}. Make it with: python -m blog serve")
     try:
         at_head = asyncio.run(is_at_head(settings))
     except (SQLAlchemyError, OSError) as error:
@@ -134,7 +137,7 @@ def check() -> None:
 
 
 def _prepare() -> Settings:
-    """The settings, once the schema is what the code expects."""
+    """The settings, once the schema is what the code expects: SQLite is brought to it, and made when there is none."""
     settings = read_settings()
     try:
         if settings.embedded:
@@ -148,13 +151,15 @@ def _prepare() -> Settings:
     return settings
 
 
-def _with_users(settings: Settings, act: Callable[[UserRepository], Awaitable[ResultT]]) -> ResultT:
-    """Act on the users in one transaction."""
+def _with_users(
+    settings: Settings, act: Callable[[UserRepository], Awaitable[ResultT]], *, reads_only: bool = False
+) -> ResultT:
+    """Act on the users in one transaction, or without one where nothing is written."""
 
     async def run() -> ResultT:
         database = Database(settings)
         try:
-            async with database.write.begin() as session:
+            async with database.fresh() if reads_only else database.write.begin() as session:
                 return await act(UserRepository(session))
         finally:
             await database.dispose()

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -24,6 +24,16 @@ from blog.security.tokens import AccessTokens
 from blog.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+SHOWN_FAULTS = 20
+"""Faults of one request that are named; a body of nothing but unknown fields has thousands."""
+
+SHOWN_NAME = 100
+"""Characters of a field's name that are shown."""
+
+LOST = ("08", "28", "3D", "40", "53", "55", "57")
+"""Classes of SQLSTATE that say the database is not there for a statement: no connection, no access,
+no such database, given way to another, out of resources, locked, shutting down."""
 
 DESCRIPTION = "Users log in at `/login` with their e-mail address and get a bearer token; authors write blogs with it."
 
@@ -104,7 +114,10 @@ async def _answer_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     title = HTTPStatus(error.status_code).phrase
     body = Problem(
-        title=title, status=error.status_code, detail=f"{error.detail}.", code=title.lower().replace(" ", "_")
+        title=title,
+        status=error.status_code,
+        detail=f"{error.detail.rstrip('.')}.",
+        code=title.lower().replace(" ", "_"),
     )
     return _write(body, error.headers)
 
@@ -113,14 +126,24 @@ async def _answer_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     # Not `input` and not `ctx`: they repeat what was sent, which may be a password.
     faults = [
-        Fault(loc=list(fault["loc"]), msg=fault["msg"].removeprefix("Value error, "), type=fault["type"])
-        for fault in error.errors()
+        Fault(
+            loc=[part if isinstance(part, int) else part[:SHOWN_NAME] for part in fault["loc"]],
+            msg=fault["msg"].removeprefix("Value error, "),
+            type=fault["type"],
+        )
+        for fault in error.errors()[:SHOWN_FAULTS]
     ]
     return _write(problem(Invalid, faults), None)
 
 
 async def _answer_lost_database(_: Request, error: Exception) -> Response:
-    if isinstance(error, DatabaseError) and not isinstance(error, OperationalError):
+    if isinstance(error, DBAPIError) and not _is_lost(error):
         raise error  # the database does answer; what was asked was wrong
-    logger.error("the database does not answer: %s", error)
+    logger.error("the database is not available: %s", error)
     return _write(problem(DatabaseUnavailable), DatabaseUnavailable.headers)
+
+
+def _is_lost(error: DBAPIError) -> bool:
+    if type(error) is DBAPIError:  # asyncpg's errors without a class of their own
+        return str(getattr(error.orig, "sqlstate", None) or "08").startswith(LOST)
+    return isinstance(error, OperationalError | InterfaceError)

@@ -16,14 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from blog.settings import Settings
 
-POOL_TIMEOUT = 3
-"""Seconds that a request waits for a free connection before it is 503."""
+POOL_TIMEOUT = 4
+"""Seconds that a request waits for a free connection, on SQLite for the one writer, before it is 503."""
 
 CONNECT_TIMEOUT = 5
 """Seconds that a server may take to accept a connection."""
 
-SQLITE_BUSY_TIMEOUT = 5_000
-"""Milliseconds that a statement waits for another process's lock."""
+SQLITE_BUSY_TIMEOUT = 5
+"""Seconds that a statement waits for another process's lock."""
+
+MIGRATION_LOCK_TIMEOUT = 60
+"""Seconds that a migration waits for another process's migrations."""
 
 SQLITE_READERS = 4
 """Connections that read a SQLite file; more only wait for the one interpreter lock."""
@@ -60,11 +63,11 @@ def _session_maker(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
 
 
-def make_engine(url: URL, *, pool_size: int, reads_only: bool = False, foreign_keys: bool = True) -> AsyncEngine:
+def make_engine(url: URL, *, pool_size: int, reads_only: bool = False, migrates: bool = False) -> AsyncEngine:
     """An engine for `url`, with no connection opened yet.
 
-    `reads_only` gives connections with no transactions. Without `foreign_keys` SQLite checks
-    none, for migrations, in which dropping a table must not cascade.
+    `reads_only` gives connections with no transactions. One that `migrates` waits for another's
+    migrations, and on SQLite checks no foreign keys: dropping a table must not cascade.
     """
     options: dict[str, Any] = {
         "pool_size": pool_size,
@@ -77,7 +80,7 @@ def make_engine(url: URL, *, pool_size: int, reads_only: bool = False, foreign_k
     match url.get_backend_name():
         case "sqlite":
             engine = create_async_engine(url, async_creator=lambda: _connect_to_sqlite(url), **options)
-            _prepare_sqlite(engine, reads_only=reads_only, foreign_keys=foreign_keys)
+            _prepare_sqlite(engine, reads_only=reads_only, migrates=migrates)
         case "postgresql":
             engine = create_async_engine(url, pool_pre_ping=True, connect_args={"timeout": CONNECT_TIMEOUT}, **options)
         case _:
@@ -97,13 +100,14 @@ def make_engine(url: URL, *, pool_size: int, reads_only: bool = False, foreign_k
     return engine
 
 
-def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool, foreign_keys: bool) -> None:
-    pragmas = [f"busy_timeout = {SQLITE_BUSY_TIMEOUT}"]  # first: journal_mode takes a lock itself
+def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool, migrates: bool) -> None:
+    busy_timeout = MIGRATION_LOCK_TIMEOUT if migrates else SQLITE_BUSY_TIMEOUT
+    pragmas = [f"busy_timeout = {busy_timeout * 1000}"]  # first: journal_mode takes a lock itself
     if reads_only:
         pragmas += ["query_only = ON"]
     else:
         # FULL: what was acknowledged outlives a loss of power, not only of the process.
-        pragmas += ["journal_mode = WAL", "synchronous = FULL", f"foreign_keys = {'ON' if foreign_keys else 'OFF'}"]
+        pragmas += ["journal_mode = WAL", "synchronous = FULL", f"foreign_keys = {'OFF' if migrates else 'ON'}"]
 
     @event.listens_for(engine.sync_engine, "connect")
     def connect(connection: DBAPIConnection, _record: object) -> None:

@@ -28,7 +28,7 @@ from blog.models import Blog, Role, User
 from blog.repository.blog import BlogRepository, BlogRow
 from blog.repository.user import UserRepository
 from blog.schemas.token import TokenRequest
-from blog.schemas.types import PAGE_LIMIT, Email, Id, Page, PageRequest
+from blog.schemas.types import Email, Id, Limit, Page, PageRequest
 from blog.security.cursors import Cursors
 from blog.security.passwords import PasswordHasher
 from blog.security.tokens import AccessTokens, Claims
@@ -68,12 +68,6 @@ async def get_settings(request: Request) -> Settings:
     """The settings of this app."""
     settings: Settings = request.app.state.settings
     return settings
-
-
-async def get_database(request: Request) -> Database:
-    """The database of this app."""
-    database: Database = request.app.state.database
-    return database
 
 
 async def get_passwords(request: Request) -> PasswordHasher:
@@ -173,12 +167,10 @@ Admin = Annotated[User, Depends(get_admin)]
 
 
 async def get_user_by_password(
-    form: Annotated[TokenRequest, Form()],
-    database: Annotated[Database, Depends(get_database)],
-    passwords: Passwords,
-    users: Users,
+    request: Request, form: Annotated[TokenRequest, Form()], passwords: Passwords, users: Users
 ) -> User:
     """The user who logs in with this form. An outdated hash is made anew."""
+    database: Database = request.app.state.database
     if form.grant_type not in ("", "password"):
         raise UnsupportedGrantType
     if not form.username or not form.password:
@@ -267,8 +259,8 @@ async def get_paging(
     request: Request,
     response: Response,
     _: CurrentUser,
-    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Rows on a page.")] = PAGE_SIZE,
-    cursor: Annotated[str | None, Query(max_length=2000, description="From the `Link` of the page before.")] = None,
+    limit: Annotated[Limit, Query(description="Rows on a page.")] = PAGE_SIZE,
+    cursor: Annotated[str | None, Query(max_length=4096, description="From the `Link` of the page before.")] = None,
 ) -> Paging:
     """The page that the query asks for, once the login is known to be good."""
     return Paging(request, response, limit, cursor)

@@ -3,8 +3,9 @@
 Every refusal is one class with its HTTP status, its stable code and its sentence::
 
     Refusal
-    ├── InvalidTokenRequest        400 invalid_request
-    │   └── UnsupportedGrantType   400 unsupported_grant_type
+    ├── Unreadable                 400 bad_request
+    │   └── InvalidTokenRequest    400 invalid_request
+    │       └── UnsupportedGrantType   400 unsupported_grant_type
     ├── NotAuthenticated           401 not_authenticated
     │   ├── InvalidToken           401 invalid_token
     │   └── InvalidCredentials     401 invalid_grant
@@ -31,7 +32,7 @@ Every refusal is one class with its HTTP status, its stable code and its sentenc
 from collections.abc import Mapping
 from typing import ClassVar
 
-REALM = 'Bearer realm="blog"'
+CHALLENGE = 'Bearer realm="blog"'
 
 
 class Refusal(Exception):  # noqa: N818  (most are nobody's error)
@@ -52,10 +53,17 @@ class Refusal(Exception):  # noqa: N818  (most are nobody's error)
         super().__init__(self.detail)
 
 
-class InvalidTokenRequest(Refusal):
-    """RFC 6749, section 5.2."""
+class Unreadable(Refusal):
+    """The body is not what its type says: JSON that is no JSON, a form that is no form."""
 
     status = 400
+    code = "bad_request"
+    detail = "There was an error parsing the body."
+
+
+class InvalidTokenRequest(Unreadable):
+    """RFC 6749, section 5.2."""
+
     code = "invalid_request"
     detail = "Send the form fields username and password."
     oauth = True
@@ -75,7 +83,7 @@ class NotAuthenticated(Refusal):
     status = 401
     code = "not_authenticated"
     detail = "Log in at /login and send the token as Authorization: Bearer."
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": REALM}
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": CHALLENGE}
 
 
 class InvalidToken(NotAuthenticated):
@@ -83,7 +91,7 @@ class InvalidToken(NotAuthenticated):
 
     code = "invalid_token"
     detail = "This token is not valid, or not any more. Log in again."
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": f'{REALM}, error="invalid_token"'}
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'}
 
 
 class InvalidCredentials(NotAuthenticated):
@@ -92,7 +100,7 @@ class InvalidCredentials(NotAuthenticated):
     code = "invalid_grant"
     detail = "The e-mail address or the password is wrong."
     oauth = True
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": REALM, "Cache-Control": "no-store"}
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": CHALLENGE, "Cache-Control": "no-store"}
 
 
 class Forbidden(Refusal):
@@ -205,9 +213,9 @@ class WeakPassword(Invalid):
 
 
 class DatabaseUnavailable(Refusal):
-    """The database is lost, locked or has no connection free; nothing was stored."""
+    """The database is lost, locked, has no connection free or gave way to another; nothing was stored."""
 
     status = 503
     code = "database_unavailable"
-    detail = "The database does not answer. Nothing was stored; try again."
+    detail = "The database is not there for this just now. Nothing was stored; try again."
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "2"}

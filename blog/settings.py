@@ -109,6 +109,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="The port that `serve` listens on.")
     workers: int = Field(1, ge=1, le=64, description="Processes that serve. SQLite has one writer, so it takes one.")
 
+    @field_validator("database_read_url", "secret_key", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return value or None
+
     @field_validator("docs_environments", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

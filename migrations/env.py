@@ -8,15 +8,12 @@ from alembic import context
 from alembic.operations import MigrationScript
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Table, event, inspect, text
 from sqlmodel import SQLModel
 
 import blog.models  # noqa: F401  (its tables are the target)
-from blog.database import make_engine
+from blog.database import MIGRATION_LOCK_TIMEOUT, make_engine
 from blog.settings import Settings, read_settings
-
-LOCK_TIMEOUT = 60
-"""Seconds that a second process waits for the first one's migrations."""
 
 
 def settings() -> Settings:
@@ -54,29 +51,51 @@ def run(connection: Connection | None, dialect: str) -> None:
     )
     with context.begin_transaction():
         if dialect == "postgresql":
+            context.execute(f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT}s'")
             context.execute("SELECT pg_advisory_xact_lock(hashtext('blog.migrations'))")
-        context.run_migrations()
         if connection is not None and dialect == "sqlite":
-            orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-            if orphans:
-                raise CommandError(f"{len(orphans)} rows would refer to nothing; the database is as it was")
+            run_on_sqlite(connection)
+        else:
+            context.run_migrations()
+
+
+def run_on_sqlite(connection: Connection) -> None:
+    """Run the migrations; see that no row refers to nothing, and that no id is handed out twice."""
+    inspector = inspect(connection)
+    before: dict[str, int] = {}
+    if inspector.has_table("sqlite_sequence"):
+        before = {row.name: row.seq for row in connection.execute(text("SELECT name, seq FROM sqlite_sequence"))}
+    context.run_migrations()
+    orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if orphans:
+        raise CommandError(f"{len(orphans)} rows would refer to nothing; the database is as it was")
+    # A table that was made anew knows only the ids that it holds.
+    inspector.clear_cache()
+    for name in before.keys() & set(inspector.get_table_names()):
+        connection.execute(text("DELETE FROM sqlite_sequence WHERE name = :name"), {"name": name})
+        connection.execute(
+            text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :seq)"), {"name": name, "seq": before[name]}
+        )
+
+
+@event.listens_for(Table, "before_create")
+def never_hand_out_an_id_twice(table: Table, *_: object, **__: object) -> None:
+    """Altering a table in SQLite makes it anew, by what is seen of it, and AUTOINCREMENT is not seen."""
+    if table.autoincrement_column is not None and len(table.primary_key.columns) == 1:
+        table.dialect_options["sqlite"]["autoincrement"] = True
 
 
 async def run_online(chosen: Settings) -> None:
     """Run against the database itself."""
-    # SQLite: BEGIN IMMEDIATE is the lock, and dropping a table must not cascade.
-    engine = make_engine(chosen.url, pool_size=1, foreign_keys=False)
+    engine = make_engine(chosen.url, pool_size=1, migrates=True)  # on SQLite BEGIN IMMEDIATE is the lock
     try:
         async with engine.connect() as connection:
             if engine.dialect.name == "mysql":
                 # DDL commits by itself here, so the lock is the session's, not the transaction's.
                 lock = text("SELECT GET_LOCK(CONCAT('blog.', LEFT(DATABASE(), 59)), :timeout)")
-                if await connection.scalar(lock, {"timeout": LOCK_TIMEOUT}) != 1:
+                if await connection.scalar(lock, {"timeout": MIGRATION_LOCK_TIMEOUT}) != 1:
                     raise CommandError("another process is migrating this database and does not end")
                 await connection.commit()
-            elif engine.dialect.name == "sqlite":
-                await connection.exec_driver_sql(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000}")
-                await connection.rollback()
             await connection.run_sync(run, chosen.url.get_backend_name())
     finally:
         await engine.dispose()

@@ -1,11 +1,14 @@
 """The documentation that the app gives of itself."""
 
+import importlib
 import re
+import sys
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from passlib.context import CryptContext
 
 from blog.app import create_app
 from blog.settings import Environment
@@ -14,22 +17,22 @@ from tests.conftest import client_of, make_settings
 OPERATIONS = {
     "/login": {"post": {200, 400, 401, 422, 503}},
     "/user/": {
-        "post": {201, 403, 409, 422, 503},
+        "post": {201, 400, 403, 409, 422, 503},
         "get": {200, 401, 403, 422, 503},
-        "put": {200, 401, 403, 404, 422, 503},
+        "put": {200, 400, 401, 403, 404, 422, 503},
     },
-    "/user/me": {"get": {200, 401, 503}, "patch": {200, 401, 403, 409, 422, 503}},
-    "/user/me/password": {"put": {204, 401, 403, 422, 503}},
+    "/user/me": {"get": {200, 401, 503}, "patch": {200, 400, 401, 403, 409, 422, 503}},
+    "/user/me/password": {"put": {204, 400, 401, 403, 422, 503}},
     "/user/{user_id}": {
         "get": {200, 401, 404, 422, 503},
-        "patch": {200, 401, 403, 404, 422, 503},
-        "delete": {204, 401, 403, 404, 409, 422, 503},
+        "patch": {200, 400, 401, 403, 404, 422, 503},
+        "delete": {204, 400, 401, 403, 404, 409, 422, 503},
     },
-    "/blog/": {"post": {201, 401, 403, 422, 503}, "get": {200, 401, 422, 503}},
+    "/blog/": {"post": {201, 400, 401, 403, 422, 503}, "get": {200, 401, 422, 503}},
     "/blog/{blog_id}": {
         "get": {200, 401, 404, 422, 503},
-        "put": {200, 401, 403, 404, 422, 503},
-        "patch": {200, 401, 403, 404, 422, 503},
+        "put": {200, 400, 401, 403, 404, 422, 503},
+        "patch": {200, 400, 401, 403, 404, 422, 503},
         "delete": {204, 401, 403, 404, 422, 503},
     },
 }
@@ -135,6 +138,17 @@ async def test_documentation_where_settings_name_it(environment: Environment) ->
 def test_an_app_without_a_secret() -> None:
     with pytest.raises(ValueError, match="secret key"):
         create_app(make_settings().model_copy(update={"secret_key": None}))
+
+
+def test_the_door_names_the_cure_when_passlib_and_bcrypt_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> str:
+        raise ValueError("password cannot be longer than 72 bytes")
+
+    monkeypatch.setenv("BLOG_SECRET_KEY", "k" * 32)
+    monkeypatch.setattr(CryptContext, "hash", fail)
+    monkeypatch.delitem(sys.modules, "blog.main", raising=False)
+    with pytest.raises(SystemExit, match=r"^blog: passlib .* cannot hash with bcrypt .*pipenv sync"):
+        importlib.import_module("blog.main")
 
 
 async def test_the_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

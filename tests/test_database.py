@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sqlite3
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import product
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import event, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from blog.app import create_app
-from blog.database import Database
+from blog.database import Database, make_engine
 from blog.models import Blog, User
 from blog.repository.blog import ORDERS, BlogRepository
 from blog.schemas.types import PageRequest
@@ -33,15 +34,20 @@ async def scalar(session: AsyncSession, sql: str) -> Any:
 
 
 def test_nothing_opens_before_the_first_request(tmp_path: Path) -> None:
-    create_app(make_settings(database_url=f"sqlite:///{tmp_path}/blog.db"))
+    create_app(make_settings(make_url(f"sqlite:///{tmp_path}/blog.db")))
     assert list(tmp_path.iterdir()) == []
 
 
 class TestSQLite:
-    async def test_pragmas(self, app: FastAPI, engine_name: str) -> None:
-        if engine_name != "sqlite":
-            return
-        database: Database = app.state.database
+    @pytest.fixture
+    async def database(self, tmp_path: Path) -> AsyncIterator[Database]:
+        database = Database(make_settings(make_url(f"sqlite:///{tmp_path}/blog.db")))
+        async with database.write.begin() as session:
+            await session.execute(text("CREATE TABLE thing (id INTEGER PRIMARY KEY)"))
+        yield database
+        await database.dispose()
+
+    async def test_pragmas(self, database: Database) -> None:
         async with database.write.begin() as session:
             assert await scalar(session, "PRAGMA journal_mode") == "wal"
             assert await scalar(session, "PRAGMA synchronous") == 2
@@ -51,24 +57,27 @@ class TestSQLite:
             assert await scalar(session, "PRAGMA query_only") == 1
             assert await scalar(session, "PRAGMA busy_timeout") == 5_000
             with pytest.raises(OperationalError, match="readonly"):
-                await session.execute(text("DELETE FROM blog"))
+                await session.execute(text("DELETE FROM thing"))
 
-    async def test_a_writer_takes_its_lock_first_and_keeps_no_reader_out(
-        self, app: FastAPI, engine_name: str, factory: Factory
-    ) -> None:
-        if engine_name != "sqlite":
-            return
-        user = await factory.user()
-        database: Database = app.state.database
+    async def test_migrations_wait_longer_and_check_no_references(self, tmp_path: Path) -> None:
+        engine = make_engine(make_settings(make_url(f"sqlite:///{tmp_path}/blog.db")).url, pool_size=1, migrates=True)
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("PRAGMA busy_timeout")) == 60_000
+            assert await connection.scalar(text("PRAGMA foreign_keys")) == 0
+        await engine.dispose()
+
+    async def test_a_writer_takes_its_lock_first_and_keeps_no_reader_out(self, database: Database) -> None:
         async with database.write.begin() as session:
-            await session.scalar(select(col(User.id)))  # a read, and yet it is the writer from here on
+            await session.execute(text("SELECT 1"))  # a read, and yet it is the writer from here on
             other = sqlite3.connect(database.engines[0].url.database or "", timeout=0, isolation_level=None)
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 other.execute("BEGIN IMMEDIATE")
             other.close()
             async with database.read() as reader:
-                assert await reader.get(User, user.id) is not None
+                assert await scalar(reader, "SELECT count(*) FROM thing") == 0
 
+
+class TestEveryEngine:
     async def test_savepoints(self, app: FastAPI, engine_name: str, factory: Factory) -> None:
         user = await factory.user()
         async with app.state.database.write() as session:
@@ -86,8 +95,6 @@ class TestSQLite:
         async with app.state.database.fresh() as session:
             assert len((await session.scalars(select(col(Blog.id)))).all()) == 50
 
-
-class TestEveryEngine:
     async def test_reading_begins_no_transaction(self, app: FastAPI, factory: Factory) -> None:
         user = await factory.user()
         async with app.state.database.read() as session:

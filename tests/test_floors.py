@@ -22,8 +22,8 @@ FLOORS = {
     "blog.errors": 0,
     "blog.settings": 0,
 }
-# What all schemas are made of, and how all refusals are documented: half a floor down.
-SHARED_SCHEMAS = ("blog.schemas.types", "blog.schemas.problem")
+# What the modules of a floor share lives half a floor down.
+SHARED = ("blog.schemas.types", "blog.schemas.problem", "blog.repository")
 FASTAPI_FROM = 3
 
 
@@ -36,9 +36,8 @@ MODULES = {name_of(path): ast.parse(path.read_text()) for path in sorted(PACKAGE
 
 
 def floor_of(module: str) -> float:
-    if module in SHARED_SCHEMAS:
-        return 0.5
-    return next(floor for name, floor in FLOORS.items() if module == name or module.startswith(f"{name}."))
+    floor = next(floor for name, floor in FLOORS.items() if module == name or module.startswith(f"{name}."))
+    return floor - 0.5 if module in SHARED else floor
 
 
 def imports_of(tree: ast.Module) -> set[str]:

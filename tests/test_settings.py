@@ -1,6 +1,7 @@
 """What settings are refused, and where the secret key comes from."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def set_all(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         ({"environment": "prod"}, "BLOG_ENVIRONMENT: "),
         ({"environment": "production"}, "BLOG_SECRET_KEY is needed here"),
         ({"secret_key": "short but secret"}, "BLOG_SECRET_KEY: shorter than 32 bytes"),
-        ({"secret_key": ""}, "BLOG_SECRET_KEY: shorter than 32 bytes"),
+        ({"secret_key": "", "environment": "production"}, "BLOG_SECRET_KEY is needed here"),
         ({"database_url": "postgresql://u:hunter2@h/db"}, "BLOG_SECRET_KEY is needed here"),
         ({"database_url": "hunter2"}, "BLOG_DATABASE_URL: not a database URL"),
         ({"database_url": "oracle://u:hunter2@h/db"}, "BLOG_DATABASE_URL: the engine is one of sqlite, postgresql"),
@@ -164,5 +165,13 @@ def test_every_setting_is_documented() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         variable = f"BLOG_{name.upper()}"
-        assert f"| `{variable}` |" in readme, variable
-        assert f"# {variable}=" in example or f"\n{variable}=" in example, variable
+        (row,) = re.findall(rf"^\| `{variable}` \| (.*) \| (.*) \|$", readme, re.MULTILINE)
+        assert row[1] == field.description, variable
+        (line,) = re.findall(rf"^# {variable}=(.*)$", example, re.MULTILINE)
+        assert line == row[0].replace("made on first start", "").strip("`"), variable
+
+
+def test_the_example_sets_every_default(folder: Path) -> None:
+    by_default = read_settings()
+    (folder / ".env").write_text((ROOT / ".env.example").read_text().replace("# BLOG_", "BLOG_"))
+    assert read_settings() == by_default

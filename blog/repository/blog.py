@@ -23,12 +23,12 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Bundle, joinedload
-from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import col
 
 from blog.errors import BlogNotFound, InvalidToken
 from blog.models import TITLE_LENGTH, Blog, Role, User, fold, now
+from blog.repository import assign
 from blog.schemas.blog import Sort
 from blog.schemas.types import Page, PageRequest
 
@@ -156,11 +156,7 @@ class BlogRepository:
             changes["title_folded"] = _sort_key(changes["title"])
         if changes:
             changes["updated_at"] = now()
-        for column, value in changes.items():
-            setattr(blog, column, value)
-            # Said even where it is the same as what was loaded: somebody may have changed it since,
-            # and two changes at once shall leave one of them whole.
-            flag_modified(blog, column)
+        assign(blog, changes)
         try:
             await self._session.flush()
         except StaleDataError as error:

@@ -2,18 +2,18 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from uuid import uuid4
 
-from sqlalchemy import CursorResult, Row, bindparam, delete, select, update
+from sqlalchemy import Row, bindparam, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import col
 
-from blog.errors import EmailTaken, UserHasBlogs, UserNotFound
+from blog.errors import EmailTaken, InvalidToken, UserHasBlogs, UserNotFound
 from blog.models import NAME_LENGTH, Blog, Role, User, fold, now
+from blog.repository import assign
 from blog.schemas.types import Page, PageRequest
 
 NEWEST_BLOGS = 20
@@ -29,6 +29,17 @@ NEWEST = (
     .order_by(col(Blog.published_at).desc(), col(Blog.id).desc())
     .limit(NEWEST_BLOGS)
 )
+HOLD = (
+    select(User)
+    .where(
+        col(User.id) == bindparam("id"),
+        col(User.password_hash) == bindparam("password_hash"),
+        col(User.login_generation) == bindparam("generation"),
+        col(User.is_active),
+    )
+    .with_for_update()
+)
+LOCK = select(col(User.id)).where(col(User.id) == bindparam("id")).with_for_update()
 DELETE = delete(User).where(col(User.id) == bindparam("id")).execution_options(synchronize_session=False)
 DELETE_BLOGS = (
     delete(Blog).where(col(Blog.creator_id) == bindparam("creator")).execution_options(synchronize_session=False)
@@ -65,9 +76,22 @@ class UserRepository:
         """The user with this address, in whatever case it is written."""
         return await self._session.scalar(BY_EMAIL, {"email": fold(email)})
 
+    async def hold(self, user: User) -> User:
+        """The user of this request's login, locked for this transaction.
+
+        Raises InvalidToken when the password or the login is another by now, as after a reset that
+        came while this request waited for a hash.
+        """
+        seen = {"id": user.id, "password_hash": user.password_hash, "generation": user.login_generation}
+        held = await self._session.scalar(HOLD, seen)
+        if held is None:
+            raise InvalidToken
+        return held
+
     async def get_many(self, ids: Collection[int]) -> dict[int, User]:
-        """Those of these users that exist, by id."""
-        users = await self._session.scalars(select(User).where(col(User.id).in_(ids)))
+        """Those of these users that exist, by id, and locked in one order so that two do not wait for each other."""
+        statement = select(User).where(col(User.id).in_(ids)).order_by(col(User.id)).with_for_update()
+        users = await self._session.scalars(statement)
         return {user.id: user for user in users}
 
     async def has_admin(self) -> bool:
@@ -129,10 +153,7 @@ class UserRepository:
             changes |= _new_generation(spare=None)
         if changes:
             changes["updated_at"] = now()
-        self._session.add(user)  # the login's own user comes from another session
-        for column, value in changes.items():
-            setattr(user, column, value)
-            flag_modified(user, column)
+        assign(user, changes)
         await self._flush()
         return user
 
@@ -152,19 +173,19 @@ class UserRepository:
 
         Raises UserNotFound for either user, and UserHasBlogs when nothing is said of the blogs.
         """
+        # Locked first: whoever writes a blog for this user now waits, and then finds no user.
+        if await self._session.scalar(LOCK, {"id": user_id}) is None:
+            raise UserNotFound
+        if blogs == "delete":
+            await self._session.execute(DELETE_BLOGS, {"creator": user_id})
+        elif blogs == "reassign":
+            if await self._session.scalar(LOCK, {"id": to}) is None:
+                raise UserNotFound("There is no user with the id that the blogs should go to.")
+            await self._session.execute(REASSIGN_BLOGS, {"creator": user_id, "to": to})
         try:
-            if blogs == "delete":
-                await self._session.execute(DELETE_BLOGS, {"creator": user_id})
-            elif blogs == "reassign":
-                await self._session.execute(REASSIGN_BLOGS, {"creator": user_id, "to": to})
-        except IntegrityError as error:
-            raise UserNotFound("There is no user with the id that the blogs should go to.") from error
-        try:
-            removed = cast("CursorResult[Any]", await self._session.execute(DELETE, {"id": user_id}))
+            await self._session.execute(DELETE, {"id": user_id})
         except IntegrityError as error:
             raise UserHasBlogs from error
-        if not removed.rowcount:
-            raise UserNotFound
 
     async def _flush(self) -> None:
         try:

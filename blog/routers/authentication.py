@@ -3,7 +3,14 @@
 from fastapi import APIRouter, Response
 
 from blog.dependencies import Tokens, UserByPassword
-from blog.errors import DatabaseUnavailable, Invalid, InvalidCredentials, InvalidTokenRequest, UnsupportedGrantType
+from blog.errors import (
+    DatabaseUnavailable,
+    Invalid,
+    InvalidCredentials,
+    InvalidTokenRequest,
+    Unreadable,
+    UnsupportedGrantType,
+)
 from blog.schemas.problem import refusals
 from blog.schemas.token import Token
 
@@ -14,7 +21,9 @@ router = APIRouter(tags=["authentication"])
     "/login",
     summary="Log in",
     response_model=Token,
-    responses=refusals(InvalidTokenRequest, UnsupportedGrantType, InvalidCredentials, Invalid, DatabaseUnavailable),
+    responses=refusals(
+        Unreadable, InvalidTokenRequest, UnsupportedGrantType, InvalidCredentials, Invalid, DatabaseUnavailable
+    ),
 )
 async def log_in(user: UserByPassword, tokens: Tokens, response: Response) -> Token:
     """Give a bearer token for an e-mail address and its password.

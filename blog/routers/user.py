@@ -24,6 +24,7 @@ from blog.errors import (
     Invalid,
     InvalidCursor,
     RegistrationClosed,
+    Unreadable,
     UserHasBlogs,
     UserNotFound,
     WeakPassword,
@@ -51,7 +52,8 @@ router = APIRouter(prefix="/user", tags=["user"])
     summary="Register",
     status_code=HTTP_201_CREATED,
     response_model=UserOwn,
-    responses=refusals(RegistrationClosed, EmailTaken, Invalid, WeakPassword, DatabaseUnavailable) | LOCATION,
+    responses=refusals(Unreadable, RegistrationClosed, EmailTaken, Invalid, WeakPassword, DatabaseUnavailable)
+    | LOCATION,
 )
 async def register(
     data: UserCreate,
@@ -80,8 +82,8 @@ async def list_users(
     _: Admin,
     users: Users,
     page: RequestedPage,
-    role: Role | None = None,
-    is_active: bool | None = None,
+    role: Annotated[Role | None, Query(description="Users with this role.")] = None,
+    is_active: Annotated[bool | None, Query(description="`false` for those who are blocked.")] = None,
     q: Annotated[Line | None, Query(max_length=100, description="Part of the name or the address.")] = None,
 ) -> Sequence[User]:
     """List users, the newest first. Only for admins."""
@@ -92,7 +94,7 @@ async def list_users(
     "/",
     summary="Change several users",
     response_model=list[UserOwn],
-    responses=refusals(*BEARER, AdminRequired, UserNotFound, Invalid),
+    responses=refusals(*BEARER, Unreadable, AdminRequired, UserNotFound, Invalid),
 )
 async def update_users(_: Admin, users: Users, data: UserBulkUpdates) -> list[User]:
     """Change role and activity of several users, all or none. Only for admins."""
@@ -114,14 +116,14 @@ async def show_me(user: CurrentUser) -> User:
     "/me",
     summary="Change your own record",
     response_model=UserOwn,
-    responses=refusals(*BEARER, WrongPassword, EmailTaken, Invalid),
+    responses=refusals(*BEARER, Unreadable, WrongPassword, EmailTaken, Invalid),
 )
 async def update_me(data: ProfileUpdate, user: CurrentUser, passwords: Passwords, users: Users) -> User:
     """Change your name, your address or what you say about yourself. A new address needs your password."""
     changes = data.model_dump(exclude_unset=True, exclude={"current_password"})
     if "email" in changes:
         await passwords.confirm(data.current_password, user.password_hash)
-    return await users.update(user, changes)
+    return await users.update(await users.hold(user), changes)
 
 
 @router.put(
@@ -129,14 +131,15 @@ async def update_me(data: ProfileUpdate, user: CurrentUser, passwords: Passwords
     summary="Change your password",
     status_code=HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=refusals(*BEARER, WrongPassword, Invalid, WeakPassword),
+    responses=refusals(*BEARER, Unreadable, WrongPassword, Invalid, WeakPassword),
 )
 async def change_password(
     data: PasswordChange, user: CurrentUser, claims: CurrentClaims, passwords: Passwords, users: Users
 ) -> None:
     """Change your password. Every login of yours but this one is over."""
     await passwords.confirm(data.current_password, user.password_hash)
-    await users.change_password(user, await passwords.hash(data.new_password), spare=claims.token_id)
+    password_hash = await passwords.hash(data.new_password)
+    await users.change_password(await users.hold(user), password_hash, spare=claims.token_id)
 
 
 @router.get(
@@ -162,7 +165,7 @@ async def show_user(viewer: CurrentUser, user: NamedUser, users: Users) -> UserP
     "/{user_id}",
     summary="Change a user",
     response_model=UserOwn,
-    responses=refusals(*BEARER, AdminRequired, UserNotFound, Invalid),
+    responses=refusals(*BEARER, Unreadable, AdminRequired, UserNotFound, Invalid),
 )
 async def update_user(_: Admin, user: NamedUser, users: Users, data: UserUpdate) -> User:
     """Change a user's role or activity; a blocked user's logins are over. Only for admins."""
@@ -174,7 +177,7 @@ async def update_user(_: Admin, user: NamedUser, users: Users, data: UserUpdate)
     summary="Delete a user",
     status_code=HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=refusals(*BEARER, AdminRequired, WrongPassword, UserNotFound, UserHasBlogs, Invalid),
+    responses=refusals(*BEARER, Unreadable, AdminRequired, WrongPassword, UserNotFound, UserHasBlogs, Invalid),
 )
 async def delete_user(
     viewer: CurrentUser,
@@ -191,6 +194,7 @@ async def delete_user(
     if user_id == viewer.id:
         # Before the transaction begins: it would wait for the hash, and on SQLite all writers with it.
         await passwords.confirm(data.current_password if data else None, viewer.password_hash)
+        await users.hold(viewer)
     if (to is not None) != (blogs == "reassign"):
         raise Invalid("Say blogs=reassign and to={id} together.")
     await users.remove(user_id, blogs=blogs, to=to)

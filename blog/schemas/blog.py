@@ -11,12 +11,6 @@ Title = Annotated[Line, StringConstraints(max_length=TITLE_LENGTH), Field(exampl
 Body = Annotated[Prose, StringConstraints(max_length=BODY_LENGTH), Field(examples=["It weaves algebraical patterns."])]
 
 Sort = Literal["-published_at", "published_at", "title"]
-FIELDS = ("id", "title", "body", "created_at", "updated_at", "published_at", "creator")
-Fields = Annotated[
-    str,
-    StringConstraints(pattern=rf"^({'|'.join(FIELDS)})(,({'|'.join(FIELDS)}))*$"),
-    Field(examples=["id,title,creator"]),
-]
 
 
 class BlogWrite(Input):
@@ -51,6 +45,15 @@ class BlogPublic(Output):
     updated_at: Moment
     published_at: Moment
     creator: Creator
+
+
+FIELDS = tuple(BlogPublic.model_fields)
+NAME_OF_FIELD = "|".join(FIELDS)
+Fields = Annotated[
+    str,
+    StringConstraints(pattern=rf"^({NAME_OF_FIELD})(,({NAME_OF_FIELD}))*$"),
+    Field(examples=["id,title,creator"]),
+]
 
 
 class BlogListed(Output):

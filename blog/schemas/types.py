@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, EmailStr, Field, StringConstraints
+from email_validator import EmailNotValidError, validate_email
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from blog.models import EMAIL_LENGTH, NAME_LENGTH, fold
 from blog.settings import PASSWORD_MAX_LENGTH
@@ -60,10 +69,15 @@ def _one_line(text: str) -> str:
     return text
 
 
-def _indexable(email: str) -> str:
+def _mailable(text: str) -> str:
+    # Not pydantic's EmailStr, which takes "Ada <ada@example.com>" too and repeats what it does not take.
+    try:
+        email = validate_email(text.strip(), check_deliverability=False).normalized
+    except EmailNotValidError:
+        raise ValueError("not an e-mail address, as in ada@example.com") from None
     if len(fold(email)) > EMAIL_LENGTH:
         raise ValueError(f"longer than {EMAIL_LENGTH} characters")
-    return _storable(email)
+    return email
 
 
 def _omissible(schema: dict[str, Any]) -> None:
@@ -85,12 +99,18 @@ Line = Annotated[
 """Text without line breaks in which there is something to see."""
 Prose = Annotated[Text, StringConstraints(min_length=1), AfterValidator(_visible)]
 """Text of any number of lines in which there is something to see."""
-Email = Annotated[EmailStr, AfterValidator(_indexable), Field(examples=["ada@example.com"])]
+Limit = Annotated[int, BeforeValidator(_decimal), Field(ge=1, le=PAGE_LIMIT)]
+Email = Annotated[
+    Text,
+    StringConstraints(max_length=EMAIL_LENGTH * 2),
+    AfterValidator(_mailable),
+    WithJsonSchema({"type": "string", "format": "email", "maxLength": EMAIL_LENGTH, "examples": ["ada@example.com"]}),
+]
 Name = Annotated[Line, StringConstraints(max_length=NAME_LENGTH), Field(examples=["Ada"])]
 NewPassword = Annotated[
     Text, StringConstraints(min_length=8, max_length=PASSWORD_MAX_LENGTH), Field(examples=["correct horse battery"])
 ]
-"""Any characters at all; the settings may ask for more of them."""
+"""Any characters that can be stored; the settings may ask for more of them."""
 Moment = Annotated[datetime, Field(examples=["2026-11-21T09:30:00Z"])]
 """RFC 3339 in UTC; tables keep whole seconds, so no fraction is shown."""
 OthersDoNotSee = Field(default=None, exclude_if=lambda value: value is None)

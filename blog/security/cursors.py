@@ -18,7 +18,7 @@ class Cursors:
 
     def write(self, query: str, position: tuple[Any, ...]) -> str:
         """The cursor of a position: numbers and strings."""
-        return self._serializer.dumps([query, *position])
+        return self._serializer.dumps([_digest(query), *position])
 
     def read(self, query: str, cursor: str) -> tuple[Any, ...] | None:
         """The position, or None for a cursor that was not made for this query."""
@@ -26,4 +26,8 @@ class Cursors:
             made_for, *position = self._serializer.loads(cursor)
         except BadData:
             return None
-        return tuple(position) if made_for == query else None
+        return tuple(position) if made_for == _digest(query) else None
+
+
+def _digest(query: str) -> str:
+    return hashlib.sha256(query.encode(errors="surrogatepass")).hexdigest()[:32]

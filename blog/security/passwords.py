@@ -14,6 +14,9 @@ from passlib.context import CryptContext
 from blog.errors import WeakPassword, WrongPassword
 from blog.settings import PASSWORD_MAX_LENGTH
 
+BCRYPT_BYTES = 72
+"""What plain bcrypt reads of a password."""
+
 CONCURRENT_HASHES = 1
 """Hashes under way at once: bcrypt lets go of the interpreter lock, and a second would take the
 second core from everybody who only reads."""
@@ -51,9 +54,10 @@ class PasswordHasher:
 
         Raises WeakPassword.
         """
+        password = _normalized(password)
         if len(password) < self._min_length:
             raise WeakPassword(f"A password needs at least {self._min_length} characters.")
-        return await anyio.to_thread.run_sync(self._context.hash, _normalized(password), limiter=self._limiter)
+        return await anyio.to_thread.run_sync(self._context.hash, password, limiter=self._limiter)
 
     async def verify(self, password: str, known: str | None) -> tuple[bool, str | None]:
         """Whether `password` is the one that `known` was made of, and a better hash where `known` is outdated.
@@ -74,6 +78,8 @@ class PasswordHasher:
             raise WrongPassword
 
     def _verify(self, password: str, known: str) -> tuple[bool, str | None]:
+        if known.startswith("$2") and len(password.encode(errors="replace")) > BCRYPT_BYTES:
+            return False, None  # it would not look at the rest, and the upgrade would keep whatever stood there
         try:
             return self._context.verify_and_update(password, known)
         except Exception:  # NUL, a lone surrogate, a hash of another kind: passlib has an error for each

@@ -116,7 +116,7 @@ class TestList:
     @pytest.mark.parametrize(
         "query",
         [
-            *(f"limit={limit}" for limit in ("0", "-1", "101", "abc", "1e9", str(2**63), "")),
+            *(f"limit={limit}" for limit in ("0", "-1", "101", "abc", "1e9", "+5", "1_0", "1.0", str(2**63), "")),
             *(f"author={author}" for author in ("0", "-1", "abc", str(2**31), str(2**64), "+1", "1_0", "1.0", "１")),
             *(f"sort={sort}" for sort in ("", "id", "-title", "id;drop table blog", "published_at,id")),
             *(f"fields={fields}" for fields in ("", "email", "id,", "id;body", "creator.email")),
@@ -134,6 +134,14 @@ class TestList:
         for query in (f"cursor={cursor}", f"sort=published_at&cursor={cursor}", "cursor=WzFd.x", "cursor="):
             assert code(await client.get(f"/blog/?{query}", headers=login)) == (422, "invalid_cursor")
         assert (await client.get(f"/blog/?sort=title&limit=2&cursor={cursor}", headers=login)).status_code == 200
+
+    async def test_next_page_of_a_long_query(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        user, login = await factory.logged_in()
+        for _ in range(2):
+            await factory.blog(user, "".join(chr(0x4E00 + number * 37 % 20_000) for number in range(200)))
+        junk = "".join(chr(97 + number * number % 26) for number in range(5_000))
+        response = await client.get(f"/blog/?limit=1&sort=title&junk={junk}", headers=login)
+        assert len((await client.get(response.links["next"]["url"], headers=login)).json()) == 1
 
     async def test_empty(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
@@ -342,6 +350,24 @@ class TestUpdate:
         blog = await factory.blog(user, "Notes", "Text")
         changed = (await client.patch(f"/blog/{blog.id}", json=change, headers=login)).json()
         assert {"title": changed["title"], "body": changed["body"]} == {"title": "Notes", "body": "Text"} | change
+
+    async def test_the_later_of_two_stands_whole(self, app: FastAPI, factory: Factory, engine_name: str) -> None:
+        """Also what it leaves as it was when it was loaded, which the other has changed since."""
+        blog = await factory.blog(await factory.user(), "Old", "Old")
+        async with app.state.database.fresh() as session:
+            loaded = await BlogRepository(session).get(blog.id)
+        assert loaded is not None
+        async with app.state.database.write.begin() as session:
+            other = await BlogRepository(session).get(blog.id)
+            assert other is not None
+            await BlogRepository(session).update(other, {"title": "New", "body": "New"})
+        async with app.state.database.write.begin() as session:
+            session.add(loaded)
+            await BlogRepository(session).update(loaded, {"title": "Old", "body": "Later"})
+        async with app.state.database.fresh() as session:
+            found = await BlogRepository(session).get(blog.id)
+        assert found is not None
+        assert (found.title, found.title_folded, found.body) == ("Old", "old", "Later")
 
     async def test_concurrent_changes(self, client: httpx.AsyncClient, factory: Factory) -> None:
         """100 at once, of both fields or of one: each is acknowledged, and the last of each field stands whole."""

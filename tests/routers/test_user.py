@@ -15,7 +15,7 @@ from blog.repository.user import UserRepository
 from blog.settings import Settings
 from tests.answers import code
 from tests.conftest import client_of, make_settings
-from tests.factories import PASSWORD, Factory
+from tests.factories import PASSWORD, PASSWORD_HASH, Factory
 
 ADA = {"name": "Ada", "email": "Ada@Example.com", "password": PASSWORD}
 
@@ -49,6 +49,8 @@ class TestRegister:
             {"name": None},
             {"email": "ada"},
             {"email": "ada@localhost"},
+            {"email": "Ada <ada@example.com>"},
+            {"email": "a" * 5_000},
             {"email": "ada@example.com."},
             {"email": "ada@example.com\0"},
             {"email": f"{'x' * 300}@example.com"},
@@ -202,6 +204,17 @@ class TestUpdateSeveral:
         assert code(await client.get("/user/me", headers=factory.login(bob))) == (401, "invalid_token")
         assert (await client.get("/user/", headers=factory.login(ada))).status_code == 200
 
+    async def test_many_at_once_in_any_order(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        """None waits for the other while the other waits for it."""
+        login = factory.login(await factory.admin())
+        users = [await factory.user(f"User {number}") for number in range(10)]
+        changes = [{"id": user.id, "role": "reader"} for user in users]
+        answers = await asyncio.gather(
+            *(client.put("/user/", json=changes[:: (-1, 1)[number % 2]], headers=login) for number in range(20))
+        )
+        assert [answer.status_code for answer in answers] == [200] * 20
+        assert [user["id"] for user in answers[0].json()] == [change["id"] for change in changes[::-1]]
+
 
 class TestOwnRecord:
     async def test_read(self, client: httpx.AsyncClient, factory: Factory, statements: list[str]) -> None:
@@ -285,6 +298,95 @@ class TestChangePassword:
         assert (await client.put("/user/me/password", json=change, headers=newer)).status_code == 204
         assert code(await client.get("/user/me", headers=login)) == (401, "invalid_token")
         assert (await client.get("/user/me", headers=newer)).status_code == 200
+
+
+class TestWhileAHashIsMade:
+    """A hash takes its time and its turn; what happens meanwhile counts."""
+
+    async def test_no_connection_is_held(
+        self, app: FastAPI, client: httpx.AsyncClient, factory: Factory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On SQLite it would be the one writer's."""
+        hasher, held = app.state.passwords, []
+
+        def noting(act: Any) -> Any:
+            async def note(*arguments: Any) -> Any:
+                held.append([engine.pool.checkedout() for engine in app.state.database.engines])
+                return await act(*arguments)
+
+            return note
+
+        user, login = await factory.logged_in()
+        monkeypatch.setattr(hasher, "hash", noting(hasher.hash))
+        monkeypatch.setattr(hasher, "verify", noting(hasher.verify))
+        answers = [
+            await client.post("/user/", json=ADA),
+            await client.post("/login", data={"username": user.email, "password": PASSWORD}),
+            await client.patch(
+                "/user/me", json={"email": "a@example.com", "current_password": PASSWORD}, headers=login
+            ),
+            await client.put(
+                "/user/me/password", json={"current_password": PASSWORD, "new_password": PASSWORD}, headers=login
+            ),
+            await delete(client, user, login, current_password=PASSWORD),
+        ]
+        assert [answer.status_code for answer in answers] == [201, 200, 200, 204, 204]
+        assert held == [[0, 0]] * 6
+
+    async def test_a_reset_is_not_undone(
+        self, app: FastAPI, client: httpx.AsyncClient, factory: Factory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The owner resets the password while a thief's change of it waits for its turn to hash."""
+        user, login = await factory.logged_in()
+        reset = await app.state.passwords.hash("the owner's new one")
+        hasher = app.state.passwords
+        confirm = hasher.confirm
+
+        async def confirm_slowly(*arguments: Any) -> None:
+            await confirm(*arguments)
+            async with app.state.database.write.begin() as session:
+                users = UserRepository(session)
+                found = await users.get(user.id)
+                assert found is not None
+                await users.change_password(found, reset)
+
+        monkeypatch.setattr(hasher, "confirm", confirm_slowly)
+        thefts = [
+            ("PUT", "/user/me/password", {"current_password": PASSWORD, "new_password": "the thief's new one"}),
+            ("PATCH", "/user/me", {"current_password": PASSWORD, "email": "thief@example.com"}),
+            ("DELETE", f"/user/{user.id}", {"current_password": PASSWORD}),
+        ]
+        for method, path, body in thefts:
+            async with app.state.database.write.begin() as session:
+                users = UserRepository(session)
+                found = await users.get(user.id)
+                assert found is not None
+                await users.change_password(found, PASSWORD_HASH)
+            login = factory.login(found)
+            assert code(await client.request(method, path, json=body, headers=login)) == (401, "invalid_token")
+            assert code(await client.get("/user/me", headers=login)) == (401, "invalid_token")
+            form = {"username": user.email, "password": "the owner's new one"}
+            assert (await client.post("/login", data=form)).status_code == 200
+
+    async def test_of_many_changes_of_a_password_one_is_acknowledged(
+        self, client: httpx.AsyncClient, factory: Factory
+    ) -> None:
+        user, login = await factory.logged_in()
+        changes = [{"current_password": PASSWORD, "new_password": f"new password {number}"} for number in range(6)]
+        answers = await asyncio.gather(
+            *(client.put("/user/me/password", json=change, headers=login) for change in changes)
+        )
+        acknowledged = [
+            change["new_password"] for change, answer in zip(changes, answers, strict=True) if answer.status_code == 204
+        ]
+        # The last of them holds: each came after the one before was committed, and confirmed the hash of then.
+        works = []
+        for change in changes:
+            form = {"username": user.email, "password": change["new_password"]}
+            if (await client.post("/login", data=form)).status_code == 200:
+                works.append(change["new_password"])
+        assert len(acknowledged) == 1
+        assert works == acknowledged
 
 
 class TestRead:
@@ -392,6 +494,15 @@ class TestDelete:
         admin = factory.login(await factory.admin())
         assert (await client.get(f"/blog/{kept.id}", headers=admin)).status_code == 200
 
+    async def test_while_the_user_writes(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
+        user, login = await factory.logged_in()
+        writes = [client.post("/blog/", json={"title": "x", "body": "x"}, headers=login) for _ in range(20)]
+        going = delete(client, user, login, "?blogs=delete", current_password=PASSWORD)
+        gone, *written = await asyncio.gather(going, *writes)
+        assert gone.status_code == 204
+        assert {answer.status_code for answer in written} <= {201, 401}
+        assert (await count(app, User), await count(app, Blog)) == (0, 0)
+
     async def test_only_admins_reassign(self, client: httpx.AsyncClient, factory: Factory) -> None:
         bob = await factory.user("Bob")
         user, login = await factory.logged_in()
@@ -404,6 +515,8 @@ class TestDelete:
         login = factory.login(await factory.admin())
         response = await delete(client, user, login, "?blogs=reassign&to=2147483647")
         assert code(response) == (404, "user_not_found")
+        response = await delete(client, bob, login, "?blogs=reassign&to=2147483647")
+        assert code(response) == (404, "user_not_found"), "he has none, and still the other is not there"
         assert code(await delete(client, user, login, f"?blogs=reassign&to={user.id}")) == (409, "user_has_blogs")
         assert (await delete(client, user, login, f"?blogs=reassign&to={bob.id}")).status_code == 204
         assert (await client.get(f"/blog/{blog.id}", headers=login)).json()["creator"]["id"] == bob.id
@@ -412,7 +525,7 @@ class TestDelete:
         user, login = await factory.logged_in()
         statements.clear()
         assert (await delete(client, user, login, current_password=PASSWORD)).status_code == 204
-        assert len(statements) == 2
+        assert len(statements) == 4
         assert code(await client.get("/user/me", headers=login)) == (401, "invalid_token")
 
 
@@ -422,6 +535,7 @@ async def test_updated_user_is_deleted_meanwhile(client: httpx.AsyncClient, fact
         await UserRepository(session).remove(user.id)
     with pytest.raises(UserNotFound):
         async with app.state.database.write.begin() as session:
+            session.add(user)
             await UserRepository(session).update(user, {"name": "Gone"})
 
 

@@ -70,6 +70,19 @@ async def test_confirm(hasher: PasswordHasher) -> None:
             await hasher.confirm(password, known)
 
 
+async def test_plain_bcrypt_reads_only_72_bytes_of_a_password(hasher: PasswordHasher) -> None:
+    plain: Any = bcrypt
+    known = plain.using(rounds=4).hash("a" * 72)
+    assert (await hasher.verify("a" * 72, known))[0]
+    assert await hasher.verify("a" * 73, known) == (False, None)
+    assert await hasher.verify("ä" * 37, known) == (False, None)
+
+
+async def test_characters_are_counted_as_they_are_kept(hasher: PasswordHasher) -> None:
+    with pytest.raises(WeakPassword):
+        await hasher.hash("e\u0301" * 4)
+
+
 async def test_too_short() -> None:
     with pytest.raises(WeakPassword, match="at least 15"):
         await PasswordHasher(rounds=4, min_length=15).hash("x" * 14)
@@ -90,7 +103,9 @@ async def test_one_hash_at_a_time_and_never_on_the_event_loop(
         return password
 
     monkeypatch.setattr(hasher._context, "hash", note)
-    await asyncio.gather(*(hasher.hash(PASSWORD) for _ in range(20)))
+    monkeypatch.setattr(hasher._context, "verify_and_update", lambda password, _: (note(password) == password, None))
+    acts = (act for _ in range(10) for act in (hasher.hash(PASSWORD), hasher.verify(PASSWORD, "x")))
+    await asyncio.gather(*acts)
     assert most == 1
 
 
