@@ -1,9 +1,10 @@
 """Engines and session makers, and what SQLite, PostgreSQL and MariaDB each need."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import aiosqlite
 import anyio.to_thread
@@ -13,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from blog.settings import Settings
 
@@ -27,6 +29,10 @@ SQLITE_BUSY_TIMEOUT = 5
 
 MIGRATION_LOCK_TIMEOUT = 60
 """Seconds that a migration waits for another process's migrations."""
+
+AT_ONCE = 20_000
+"""Steps of SQLite's machine, somewhat under a millisecond, that a read may take on the event loop.
+A page of twenty blogs with their creators takes 1,500."""
 
 SQLITE_READERS = 4
 """Connections that read a SQLite file; more only wait for the one interpreter lock."""
@@ -110,11 +116,13 @@ def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool, migrates: bool) ->
         pragmas += ["journal_mode = WAL", "synchronous = FULL", f"foreign_keys = {'OFF' if migrates else 'ON'}"]
 
     @event.listens_for(engine.sync_engine, "connect")
-    def connect(connection: DBAPIConnection, _record: object) -> None:
+    def connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+        if reads_only:
+            cast(OneTripConnection, record.driver_connection).try_at_once()
 
     if not reads_only:
 
@@ -127,7 +135,7 @@ def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool, migrates: bool) ->
 
 class OneTripCursor:
     """The part of `aiosqlite.Cursor` that SQLAlchemy uses, with one trip to the connection's thread
-    for a statement and its rows where aiosqlite's own takes four.
+    for a statement and its rows where aiosqlite's own takes four, and none for a read that is short.
     """
 
     arraysize = 1
@@ -144,7 +152,15 @@ class OneTripCursor:
 
     async def execute(self, sql: str, parameters: Any = ()) -> Self:
         """Run one statement and take all its rows along."""
-        await self._connection._execute(self._run, sqlite3.Cursor.execute, sql, parameters)  # type: ignore[no-untyped-call]
+        if self._connection.tries_at_once:
+            try:
+                self._run(sqlite3.Cursor.execute, sql, parameters)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in (sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_BUSY):
+                    raise
+            else:
+                return self
+        await self._connection._execute(self._run_patiently, sql, parameters)  # type: ignore[no-untyped-call]
         return self
 
     async def executemany(self, sql: str, parameters: Any) -> Self:
@@ -161,6 +177,10 @@ class OneTripCursor:
         finally:
             cursor.close()
 
+    def _run_patiently(self, sql: str, parameters: Any) -> None:
+        with self._connection.patience():
+            self._run(sqlite3.Cursor.execute, sql, parameters)
+
     async def fetchall(self) -> list[Any]:
         """The rows that came with the statement."""
         return self._rows
@@ -170,16 +190,48 @@ class OneTripCursor:
 
 
 class OneTripConnection(aiosqlite.Connection):
-    """A connection whose cursors are `OneTripCursor`."""
+    """A connection whose cursors are `OneTripCursor`.
+
+    One that `tries_at_once` runs a statement on the event loop itself, where a read of a few rows
+    costs less than handing it to a thread (1,700 requests a second against 800), and gives up after
+    `AT_ONCE` steps or at a lock; then the thread runs it anew. Only for connections that only read.
+    """
+
+    tries_at_once = False
 
     def cursor(self) -> OneTripCursor:  # type: ignore[override]
         """A new cursor, with no trip at all."""
         return OneTripCursor(self)
 
+    def try_at_once(self) -> None:
+        """From now on, run short statements on the event loop."""
+        self.tries_at_once = True
+        self._hurry()
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Steps and time without the bounds of `tries_at_once`, for one statement in the thread."""
+        if not self.tries_at_once:
+            yield
+            return
+        self._conn.set_progress_handler(None, 0)
+        self._conn.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT * 1000}")
+        try:
+            yield
+        finally:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        self._conn.execute("PRAGMA busy_timeout = 0")
+        self._conn.set_progress_handler(lambda: True, AT_ONCE)
+
 
 async def _connect_to_sqlite(url: URL) -> OneTripConnection:
-    # With isolation_level None the driver begins nothing behind SQLAlchemy's back.
-    connection = OneTripConnection(lambda: sqlite3.connect(str(url.database), isolation_level=None), 64)
+    # With isolation_level None the driver begins nothing behind SQLAlchemy's back. One statement at a
+    # time is what the pool sees to, whichever thread runs it.
+    connection = OneTripConnection(
+        lambda: sqlite3.connect(str(url.database), isolation_level=None, check_same_thread=False), 64
+    )
     connection._thread.daemon = True  # a process that ends without closing it ends all the same
     try:
         await connection

@@ -25,7 +25,8 @@ from blog.errors import (
     UserNotFound,
 )
 from blog.models import Blog, Role, User
-from blog.repository.blog import BlogRepository, BlogRow
+from blog.repository import UserRow
+from blog.repository.blog import BlogAnswer, BlogRepository
 from blog.repository.user import UserRepository
 from blog.schemas.token import TokenRequest
 from blog.schemas.types import Email, Id, Limit, Page, PageRequest
@@ -45,20 +46,21 @@ email_address = TypeAdapter[str](Email)
 class BearerToken(OAuth2PasswordBearer):
     """Takes the token from the Authorization header, and refuses as everything else here does."""
 
-    async def __call__(self, request: Request) -> str:  # type: ignore[override]
-        """The token. Raises NotAuthenticated without one, and InvalidToken for more than one."""
-        if len(request.headers.getlist("Authorization")) > 1:
-            raise InvalidToken
+    async def __call__(self, request: Request) -> Claims:  # type: ignore[override]
+        """What the request's token says, without asking the database. Raises NotAuthenticated and InvalidToken."""
         token = await super().__call__(request)
-        assert token is not None  # noqa: S101  (auto_error has raised)
-        return token
+        tokens: AccessTokens = request.app.state.tokens
+        claims = tokens.read(token) if token else None
+        if claims is None or len(request.headers.getlist("Authorization")) > 1:
+            raise InvalidToken
+        return claims
 
     def make_not_authenticated_error(self) -> Refusal:  # type: ignore[override]
         """What the base class raises."""
         return NotAuthenticated()
 
 
-bearer_token = BearerToken(
+get_claims = BearerToken(
     tokenUrl="login",  # relative, so that it holds behind a proxy's prefix
     description="Log in with your e-mail address as the username. Leave client_id and client_secret empty.",
 )
@@ -116,28 +118,19 @@ Users = Annotated[UserRepository, Depends(get_users)]
 Blogs = Annotated[BlogRepository, Depends(get_blogs)]
 
 
-async def get_claims(request: Request, token: Annotated[str, Depends(bearer_token)]) -> Claims:
-    """What the request's token says, without asking the database."""
-    tokens: AccessTokens = request.app.state.tokens
-    claims = tokens.read(token)
-    if claims is None:
-        raise InvalidToken
-    return claims
-
-
 CurrentClaims = Annotated[Claims, Depends(get_claims)]
 
 
-async def get_current_user(request: Request, claims: CurrentClaims, session: Session) -> User:
+async def get_current_user(request: Request, claims: CurrentClaims, session: Session) -> UserRow:
     """The user whose token came with the request, as the database has it now."""
     database: Database = request.app.state.database
     if request.method in READS and database.read is database.fresh:
-        user = await UserRepository(session).get_by_public_id(claims.subject)
+        user = await UserRepository(session).read_by_public_id(claims.subject)
     else:
         # A replica may not know yet that somebody was blocked, and a transaction that waits for a
         # password to be hashed would keep SQLite's one writer from everybody else.
         async with database.fresh() as fresh:
-            user = await UserRepository(fresh).get_by_public_id(claims.subject)
+            user = await UserRepository(fresh).read_by_public_id(claims.subject)
     if user is None or not user.is_active:
         raise InvalidToken
     if claims.generation != user.login_generation and claims.token_id != user.spared_token_id:
@@ -145,25 +138,25 @@ async def get_current_user(request: Request, claims: CurrentClaims, session: Ses
     return user
 
 
-CurrentUser = Annotated[User, Depends(get_current_user)]
+CurrentUser = Annotated[UserRow, Depends(get_current_user)]
 
 
-async def get_author(user: CurrentUser) -> User:
+async def get_author(user: CurrentUser) -> UserRow:
     """The current user, who may write."""
     if user.role is Role.READER:
         raise AuthorRequired
     return user
 
 
-async def get_admin(user: CurrentUser) -> User:
+async def get_admin(user: CurrentUser) -> UserRow:
     """The current user, who is an admin."""
     if user.role is not Role.ADMIN:
         raise AdminRequired
     return user
 
 
-Author = Annotated[User, Depends(get_author)]
-Admin = Annotated[User, Depends(get_admin)]
+Author = Annotated[UserRow, Depends(get_author)]
+Admin = Annotated[UserRow, Depends(get_admin)]
 
 
 async def get_user_by_password(
@@ -201,7 +194,7 @@ async def get_user(_: CurrentUser, users: Users, user_id: Annotated[Id, Path()])
     return user
 
 
-async def read_blog(user: CurrentUser, blogs: Blogs, blog_id: Annotated[Id, Path()]) -> BlogRow:
+async def read_blog(user: CurrentUser, blogs: Blogs, blog_id: Annotated[Id, Path()]) -> BlogAnswer:
     """The blog that the path names, as an answer shows it."""
     blog = await blogs.read(blog_id, viewer=user)
     if blog is None:
@@ -225,7 +218,7 @@ async def get_own_blog(user: CurrentUser, blog: Annotated[Blog, Depends(get_blog
 
 
 NamedUser = Annotated[User, Depends(get_user)]
-ShownBlog = Annotated[BlogRow, Depends(read_blog)]
+ShownBlog = Annotated[BlogAnswer, Depends(read_blog)]
 OwnBlog = Annotated[Blog, Depends(get_own_blog)]
 
 

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from itertools import count
+from typing import Any, cast
 
 from fastapi import FastAPI
 from passlib.hash import bcrypt_sha256
@@ -46,7 +47,9 @@ class Factory:
     ) -> Blog:
         async with self._state.database.write.begin() as session:
             blogs = BlogRepository(session)
-            blog = await blogs.add(creator, title, body)
+            added = await blogs.add(cast(Any, creator), title, body)
+            blog = await blogs.get(added["id"])
+            assert blog is not None
             if published_at is not None:
                 await blogs.update(blog, {"published_at": published_at})
         return blog

@@ -3,11 +3,12 @@
 import asyncio
 import re
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from blog.app import create_app
-from blog.database import Database, make_engine
+from blog.database import Database, OneTripCursor, make_engine
 from blog.models import Blog, User
 from blog.repository.blog import ORDERS, BlogRepository
 from blog.schemas.types import PageRequest
@@ -55,9 +56,24 @@ class TestSQLite:
             assert await scalar(session, "PRAGMA busy_timeout") == 5_000
         async with database.read() as session:
             assert await scalar(session, "PRAGMA query_only") == 1
-            assert await scalar(session, "PRAGMA busy_timeout") == 5_000
             with pytest.raises(OperationalError, match="readonly"):
                 await session.execute(text("DELETE FROM thing"))
+
+    async def test_a_long_read_goes_to_the_thread(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        patient: list[str] = []
+        run = OneTripCursor._run_patiently
+
+        def note(cursor: OneTripCursor, sql: str, parameters: Any) -> None:
+            assert threading.current_thread() is cursor._connection._thread
+            patient.append(sql)
+            run(cursor, sql, parameters)
+
+        monkeypatch.setattr(OneTripCursor, "_run_patiently", note)
+        count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT count(*) FROM n"
+        async with database.read() as session:
+            for rows in (10, 100_000, 10):
+                assert await scalar(session, count.format(rows)) == rows
+        assert [sql for sql in patient if sql.startswith("WITH")] == [count.format(100_000)]
 
     async def test_migrations_wait_longer_and_check_no_references(self, tmp_path: Path) -> None:
         engine = make_engine(make_settings(make_url(f"sqlite:///{tmp_path}/blog.db")).url, pool_size=1, migrates=True)
@@ -207,7 +223,7 @@ async def explained(
 
     engine = app.state.database.engines[1].sync_engine
     event.listen(engine, "before_cursor_execute", note)
-    found = await BlogRepository(session).page(page, viewer=viewer, sort=sort, author=author)
+    found = await BlogRepository(session).page(page, viewer=cast(Any, viewer), sort=sort, author=author)
     event.remove(engine, "before_cursor_execute", note)
     assert len(found.rows) == 20
     ((statement, parameters),) = seen

@@ -3,8 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import CursorResult, Executable, Row
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import flag_modified
 from sqlmodel import SQLModel
+
+UserRow = Row[*tuple[Any, ...]]
+"""All columns of a user: who asks, to be known and shown but not changed."""
 
 
 def assign(row: SQLModel, changes: Mapping[str, Any]) -> None:
@@ -16,3 +21,13 @@ def assign(row: SQLModel, changes: Mapping[str, Any]) -> None:
     for column, value in changes.items():
         setattr(row, column, value)
         flag_modified(row, column)
+
+
+async def execute(
+    session: AsyncSession, statement: Executable, parameters: Mapping[str, Any]
+) -> CursorResult[*tuple[Any, ...]]:
+    """Execute a statement on tables' columns in the session's transaction, past its machinery for objects.
+
+    A row costs half of what an object does, and reading is what a blog does most.
+    """
+    return await (await session.connection()).execute(statement, parameters)

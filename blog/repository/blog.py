@@ -1,6 +1,6 @@
 """All SQL about blogs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, cast
@@ -22,32 +22,44 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Bundle, joinedload
+from sqlalchemy.orm import joinedload
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import col
 
 from blog.errors import BlogNotFound, InvalidToken
 from blog.models import TITLE_LENGTH, Blog, Role, User, fold, now
-from blog.repository import assign
+from blog.repository import UserRow, assign, execute
 from blog.schemas.blog import Sort
 from blog.schemas.types import Page, PageRequest
 
-BlogRow = Row[*tuple[Any, ...]]
+BlogAnswer = dict[str, Any]
+"""A blog as an answer shows it: its fields by name, and `creator` with fields of its own."""
 
 SEES_EMAIL = or_(col(User.id) == bindparam("viewer_id"), bindparam("viewer_is_admin", type_=Boolean))
 
 # What an answer shows, chosen by the statement: others' addresses do not leave the database.
-SHOWN: dict[str, Any] = {
-    "id": col(Blog.id),
-    "title": col(Blog.title),
-    "body": col(Blog.body),
-    "created_at": col(Blog.created_at),
-    "updated_at": col(Blog.updated_at),
-    "published_at": col(Blog.published_at),
-    "creator": Bundle("creator", col(User.id), col(User.name), case((SEES_EMAIL, col(User.email))).label("email")),
+SHOWN: dict[str, tuple[Any, ...]] = {
+    "id": (col(Blog.id),),
+    "title": (col(Blog.title),),
+    "body": (col(Blog.body),),
+    "created_at": (col(Blog.created_at),),
+    "updated_at": (col(Blog.updated_at),),
+    "published_at": (col(Blog.published_at),),
+    "creator": (
+        col(User.id).label("creator_id"),
+        col(User.name).label("creator_name"),
+        case((SEES_EMAIL, col(User.email))).label("creator_email"),
+    ),
 }
+ALL_FIELDS = tuple(SHOWN)
 
-READ = select(*SHOWN.values()).join(User).where(col(Blog.id) == bindparam("id"))
+
+def columns_of(fields: tuple[str, ...]) -> list[Any]:
+    """The columns that an answer with these fields is made of."""
+    return [column for field in fields for column in SHOWN[field]]
+
+
+READ = select(*columns_of(ALL_FIELDS)).join(User).where(col(Blog.id) == bindparam("id"))
 GET = (
     select(Blog).where(col(Blog.id) == bindparam("id")).options(joinedload(Blog.creator, innerjoin=True))  # type: ignore[arg-type]
 )
@@ -72,14 +84,17 @@ def page_statement(
     key, descending = ORDERS[sort]
     number = col(Blog.id)
     order = (key.desc(), number.desc()) if descending else (key, number)
-    cut = select(number).order_by(*order).limit(bindparam("limit"))
+    cut = select(number, key.label("key")).order_by(*order).limit(bindparam("limit"))
     if by_author:
         cut = cut.where(col(Blog.creator_id) == bindparam("author"))
     if goes_on:
         cut = cut.where(_beyond(dialect, key, descending))
     page = cut.subquery("page")
-    statement = select(*(SHOWN[field] for field in fields), key.label("key"), number.label("key_id"))
-    statement = statement.select_from(page).join(Blog, number == page.c.id).order_by(*order)
+    positions: tuple[Any, ...] = (page.c.key, page.c.id)
+    if descending:
+        positions = tuple(position.desc() for position in positions)
+    statement = select(*columns_of(fields), page.c.key.label("key"), page.c.id.label("key_id"))
+    statement = statement.select_from(page).join(Blog, number == page.c.id).order_by(*positions)
     return statement.join(User) if "creator" in fields else statement
 
 
@@ -101,17 +116,24 @@ class BlogRepository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def read(self, blog_id: int, *, viewer: User) -> BlogRow | None:
+    async def read(self, blog_id: int, *, viewer: UserRow) -> BlogAnswer | None:
         """The blog with this id as an answer shows it to `viewer`."""
-        return (await self._session.execute(READ, {"id": blog_id} | _seen_by(viewer))).one_or_none()
+        row = (await execute(self._session, READ, {"id": blog_id} | _seen_by(viewer))).one_or_none()
+        return None if row is None else _answer(row, ALL_FIELDS)
 
     async def get(self, blog_id: int) -> Blog | None:
         """The blog with this id and its creator, to be changed."""
         return await self._session.scalar(GET, {"id": blog_id})
 
     async def page(
-        self, page: PageRequest, *, viewer: User, fields: tuple[str, ...] = tuple(SHOWN), sort: Sort, author: int | None
-    ) -> Page[BlogRow]:
+        self,
+        page: PageRequest,
+        *,
+        viewer: UserRow,
+        fields: tuple[str, ...] = ALL_FIELDS,
+        sort: Sort,
+        author: int | None,
+    ) -> Page[BlogAnswer]:
         """Blogs as a list shows them to `viewer`: the given fields, in the given order, of one author or of all."""
         dialect = self._session.get_bind().dialect.name
         statement = page_statement(dialect, fields, sort, author is not None, page.after is not None)
@@ -122,22 +144,21 @@ class BlogRepository:
                 "last_key": last_key if sort == "title" else datetime.fromtimestamp(last_key, UTC),
                 "last_id": last_id,
             }
-        rows: Sequence[BlogRow] = (await self._session.execute(statement, parameters)).all()
+        rows = (await execute(self._session, statement, parameters)).all()
+        answers = [_answer(row, fields) for row in rows[: page.limit]]
         if len(rows) <= page.limit:
-            return Page(rows, None)
-        rows = rows[: page.limit]
-        key = rows[-1].key
-        return Page(rows, (key if sort == "title" else int(key.timestamp()), rows[-1].key_id))
+            return Page(answers, None)
+        last = rows[page.limit - 1]
+        return Page(answers, (last.key if sort == "title" else int(last.key.timestamp()), last.key_id))
 
-    async def add(self, creator: User, title: str, body: str) -> Blog:
-        """A new blog of `creator`. Raises InvalidToken when the creator was deleted meanwhile."""
+    async def add(self, creator: UserRow, title: str, body: str) -> BlogAnswer:
+        """A new blog of `creator`, as an answer shows it. Raises InvalidToken when the creator is deleted meanwhile."""
         published_at = now()
         blog = Blog(
             title=title,
             title_folded=_sort_key(title),
             body=body,
             creator_id=creator.id,
-            creator=creator,
             created_at=published_at,
             updated_at=published_at,
             published_at=published_at,
@@ -147,7 +168,7 @@ class BlogRepository:
             await self._session.flush()
         except IntegrityError as error:
             raise InvalidToken from error
-        return blog
+        return blog.model_dump() | {"creator": creator}
 
     async def update(self, blog: Blog, changes: Mapping[str, Any]) -> Blog:
         """The blog with these columns changed. Raises BlogNotFound when it was deleted meanwhile."""
@@ -170,7 +191,14 @@ class BlogRepository:
             raise BlogNotFound
 
 
-def _seen_by(viewer: User) -> dict[str, Any]:
+def _answer(row: Row[*tuple[Any, ...]], fields: tuple[str, ...]) -> BlogAnswer:
+    answer = {field: getattr(row, field) for field in fields if field != "creator"}
+    if "creator" in fields:
+        answer["creator"] = {"id": row.creator_id, "name": row.creator_name, "email": row.creator_email}
+    return answer
+
+
+def _seen_by(viewer: UserRow) -> dict[str, Any]:
     return {"viewer_id": viewer.id, "viewer_is_admin": viewer.role is Role.ADMIN}
 
 

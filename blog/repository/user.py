@@ -9,11 +9,11 @@ from sqlalchemy import Row, bindparam, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.exc import StaleDataError
-from sqlmodel import col
+from sqlmodel import SQLModel, col
 
 from blog.errors import EmailTaken, InvalidToken, UserHasBlogs, UserNotFound
 from blog.models import NAME_LENGTH, Blog, Role, User, fold, now
-from blog.repository import assign
+from blog.repository import UserRow, assign, execute
 from blog.schemas.types import Page, PageRequest
 
 NEWEST_BLOGS = 20
@@ -21,7 +21,7 @@ NEWEST_BLOGS = 20
 BlogTitleRow = Row[int, str, datetime]
 
 BY_ID = select(User).where(col(User.id) == bindparam("id"))
-BY_PUBLIC_ID = select(User).where(col(User.public_id) == bindparam("public_id"))
+BY_PUBLIC_ID = select(SQLModel.metadata.tables["user"]).where(col(User.public_id) == bindparam("public_id"))
 BY_EMAIL = select(User).where(col(User.email_folded) == bindparam("email"))
 NEWEST = (
     select(col(Blog.id), col(Blog.title), col(Blog.published_at))
@@ -68,16 +68,16 @@ class UserRepository:
         """The user with this id."""
         return await self._session.scalar(BY_ID, {"id": user_id})
 
-    async def get_by_public_id(self, public_id: str) -> User | None:
-        """The user whom a token names."""
-        return await self._session.scalar(BY_PUBLIC_ID, {"public_id": public_id})
+    async def read_by_public_id(self, public_id: str) -> UserRow | None:
+        """The user whom a token names, to be known and shown but not changed."""
+        return (await execute(self._session, BY_PUBLIC_ID, {"public_id": public_id})).one_or_none()
 
     async def get_by_email(self, email: str) -> User | None:
         """The user with this address, in whatever case it is written."""
         return await self._session.scalar(BY_EMAIL, {"email": fold(email)})
 
-    async def hold(self, user: User) -> User:
-        """The user of this request's login, locked for this transaction.
+    async def hold(self, user: UserRow) -> User:
+        """The user of this request's login, to be changed, and locked for this transaction.
 
         Raises InvalidToken when the password or the login is another by now, as after a reset that
         came while this request waited for a hash.

@@ -9,7 +9,7 @@ from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 from blog.dependencies import Author, Blogs, CurrentUser, OwnBlog, RequestedPage, ShownBlog
 from blog.errors import AuthorRequired, BlogNotFound, Invalid, InvalidCursor, NotBlogCreator, Unreadable
 from blog.models import Blog
-from blog.repository.blog import BlogRow
+from blog.repository.blog import BlogAnswer
 from blog.schemas.blog import FIELDS, BlogListed, BlogPublic, BlogUpdate, BlogWrite, Fields, Sort
 from blog.schemas.problem import BEARER, LINK_TO_NEXT, LOCATION, refusals
 from blog.schemas.types import Id
@@ -24,10 +24,10 @@ router = APIRouter(prefix="/blog", tags=["blog"])
     response_model=BlogPublic,
     responses=refusals(*BEARER, Unreadable, AuthorRequired, Invalid) | LOCATION,
 )
-async def create_blog(user: Author, blogs: Blogs, data: BlogWrite, request: Request, response: Response) -> Blog:
+async def create_blog(user: Author, blogs: Blogs, data: BlogWrite, request: Request, response: Response) -> BlogAnswer:
     """Write a blog. You are its creator."""
     blog = await blogs.add(user, data.title, data.body)
-    response.headers["Location"] = request.url_for("show_blog", blog_id=blog.id).path
+    response.headers["Location"] = request.url_for("show_blog", blog_id=blog["id"]).path
     return blog
 
 
@@ -45,7 +45,7 @@ async def list_blogs(
     author: Annotated[Id | None, Query(description="The id of a user, for that user's blogs.")] = None,
     sort: Annotated[Sort, Query(description="A minus for the last first; `title` in any case.")] = "-published_at",
     fields: Annotated[Fields | None, Query(description="Only these fields, with commas between.")] = None,
-) -> Sequence[BlogRow]:
+) -> Sequence[BlogAnswer]:
     """List blogs, the newest first."""
     chosen = tuple(field for field in FIELDS if fields is None or field in fields.split(","))
     return page.answer(await blogs.page(page.request, viewer=user, fields=chosen, sort=sort, author=author))
@@ -57,7 +57,7 @@ async def list_blogs(
     response_model=BlogPublic,
     responses=refusals(*BEARER, BlogNotFound, Invalid),
 )
-async def show_blog(blog: ShownBlog) -> BlogRow:
+async def show_blog(blog: ShownBlog) -> BlogAnswer:
     """Read a blog."""
     return blog
 

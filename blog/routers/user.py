@@ -31,6 +31,7 @@ from blog.errors import (
     WrongPassword,
 )
 from blog.models import Role, User
+from blog.repository import UserRow
 from blog.schemas.problem import BEARER, LINK_TO_NEXT, LOCATION, refusals
 from blog.schemas.types import Id, Line
 from blog.schemas.user import (
@@ -107,7 +108,7 @@ async def update_users(_: Admin, users: Users, data: UserBulkUpdates) -> list[Us
 
 
 @router.get("/me", summary="Read your own record", response_model=UserOwn, responses=refusals(*BEARER))
-async def show_me(user: CurrentUser) -> User:
+async def show_me(user: CurrentUser) -> UserRow:
     """Read your own record."""
     return user
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -106,7 +106,7 @@ class TestCreate:
             await UserRepository(session).remove(user.id)
         with pytest.raises(InvalidToken):
             async with app.state.database.write.begin() as session:
-                await BlogRepository(session).add(user, TITLE, BODY)
+                await BlogRepository(session).add(cast(Any, user), TITLE, BODY)
 
 
 class TestList:

@@ -39,7 +39,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def encode(part: bytes | dict[str, Any]) -> str:
-    content = part if isinstance(part, bytes) else json.dumps(part).encode()
+    content = part if isinstance(part, bytes) else json.dumps(part, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
