@@ -105,8 +105,8 @@ class Settings(BaseSettings):
         frozenset({Environment.LOCAL, Environment.STAGING}),
         description="Environments that serve `/docs`, `/redoc` and `/openapi.json`, with commas between.",
     )
-    host: str = Field("127.0.0.1", description="The address that `serve` listens on.")
-    port: int = Field(8000, ge=1, le=65535, description="The port that `serve` listens on.")
+    host: str = Field("127.0.0.1", description="The address that `start` listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="The port that `start` listens on.")
     workers: int = Field(1, ge=1, le=64, description="Processes that serve. SQLite has one writer, so it takes one.")
 
     @field_validator("database_read_url", "secret_key", mode="before")
