@@ -61,21 +61,24 @@ def run(connection: Connection | None, dialect: str) -> None:
 
 def run_on_sqlite(connection: Connection) -> None:
     """Run the migrations; see that no row refers to nothing, and that no id is handed out twice."""
-    inspector = inspect(connection)
-    before: dict[str, int] = {}
-    if inspector.has_table("sqlite_sequence"):
-        before = {row.name: row.seq for row in connection.execute(text("SELECT name, seq FROM sqlite_sequence"))}
+    before = handed_out(connection)
     context.run_migrations()
     orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     if orphans:
         raise CommandError(f"{len(orphans)} rows would refer to nothing; the database is as it was")
     # A table that was made anew knows only the ids that it holds.
-    inspector.clear_cache()
-    for name in before.keys() & set(inspector.get_table_names()):
+    after = handed_out(connection)
+    for name in before.keys() & set(inspect(connection).get_table_names()):
         connection.execute(text("DELETE FROM sqlite_sequence WHERE name = :name"), {"name": name})
-        connection.execute(
-            text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :seq)"), {"name": name, "seq": before[name]}
-        )
+        last = {"name": name, "seq": max(before[name], after.get(name, 0))}
+        connection.execute(text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :seq)"), last)
+
+
+def handed_out(connection: Connection) -> dict[str, int]:
+    """The last id that SQLite gave in each table."""
+    if not inspect(connection).has_table("sqlite_sequence"):
+        return {}
+    return {row.name: row.seq for row in connection.execute(text("SELECT name, seq FROM sqlite_sequence"))}
 
 
 @event.listens_for(Table, "before_create")

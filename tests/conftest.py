@@ -7,7 +7,12 @@ the user may create databases; each run makes one of its own there and drops it.
 
 import asyncio
 import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,6 +35,7 @@ for variable in list(os.environ):
     if variable.startswith("BLOG_") and not variable.startswith("BLOG_TEST_"):
         del os.environ[variable]
 
+ROOT = Path(__file__).parent.parent
 ALL_ENGINES = ("sqlite", "postgresql", "mariadb")
 SERVERS = {name: os.environ.get(f"BLOG_TEST_{name.upper()}_URL") for name in ALL_ENGINES[1:]}
 ENGINES = [name for name in ALL_ENGINES if name == "sqlite" or SERVERS[name]]
@@ -179,3 +185,33 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
     yield seen
     for engine in engines:
         event.remove(engine, "before_cursor_execute", note)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a platform that really listens, started in `folder` with the environment as it is."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "blog", "serve"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "BLOG_PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if "Uvicorn running" in line:
+                break
+        else:
+            raise AssertionError("".join(printed))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode in (0, -signal.SIGTERM)

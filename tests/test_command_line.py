@@ -4,8 +4,6 @@ import asyncio
 import os
 import pty
 import select
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +21,7 @@ from blog.database import Database, alembic_config
 from blog.models import Role, User
 from blog.repository.user import UserRepository
 from blog.security.passwords import PasswordHasher
-from tests.conftest import SECRET, make_settings
+from tests.conftest import SECRET, make_settings, serving
 from tests.factories import PASSWORD
 
 ROOT = Path(__file__).parent.parent
@@ -338,26 +336,9 @@ class TestServe:
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def server(at_head: URL, free_port: int) -> Iterator[str]:
-    """The address of a platform that really listens."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "BLOG_PORT": str(free_port)}
-    command = [sys.executable, "-m", "blog", "serve"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "Uvicorn running" in line:
-            break
-    yield f"http://127.0.0.1:{free_port}"
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-    assert process.returncode in (0, -signal.SIGTERM)
+def server(at_head: URL, tmp_path: Path) -> Iterator[str]:
+    with serving(tmp_path) as address:
+        yield address
 
 
 def test_stock_client_of_oauth2(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

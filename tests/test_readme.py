@@ -1,15 +1,11 @@
 """The README's walk, pasted into a shell against a live server, gives what the README shows."""
 
-import os
+import json
 import re
-import signal
-import socket
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.conftest import serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -38,34 +34,13 @@ def comparable(output: str) -> str:
     return output.replace("\r", "").strip()
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "BLOG_PORT": str(port)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "blog", "serve"],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "Uvicorn running" in line:
-            break
-    yield f"http://127.0.0.1:{port}"
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-
-
-def test_the_walk_gives_what_the_readme_shows(address: str) -> None:
+def test_the_walk_gives_what_the_readme_shows(tmp_path: Path) -> None:
     steps = walk()
     assert len(steps) > 10
-    script = "\n".join(f"{command}\necho; echo '{MARK}'" for command, _ in steps).replace(ADDRESS, address)
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    script = "\n".join(f"{command}\necho; echo '{MARK}'" for command, _ in steps)
+    with serving(tmp_path) as address:
+        script = script.replace(ADDRESS, address)
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
     printed = done.stdout.split(f"{MARK}\n")
     for (command, shown), real in zip(steps, printed, strict=False):
         assert comparable(real) == comparable(shown), command
@@ -87,8 +62,6 @@ def test_every_dependency_has_its_reason() -> None:
 
 
 def test_pipfile_and_lock_name_no_registry() -> None:
-    import json
-
     assert "[[source]]" not in (ROOT / "Pipfile").read_text()
     lock = json.loads((ROOT / "Pipfile.lock").read_text())
     assert lock["_meta"]["sources"] == []
