@@ -125,6 +125,8 @@ async def test_documentation_needs_no_other_host(documented: FastAPI) -> None:
                 assert link.startswith("/"), link
                 assert (await client.get(link)).status_code == 200
         assert (await client.get("/openapi.json")).json()["info"]["title"] == "Blog"
+        # ReDoc's script would fetch a logo from its maker's host.
+        assert "img-src 'self' data:;" in (await client.get("/redoc")).headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("environment", list(Environment))
