@@ -1,22 +1,24 @@
 """The command line: one function a command, one transaction each."""
 
 import asyncio
+import signal
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import alembic.command
 import typer
-import uvicorn
 from alembic.util import CommandError
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from blog.database import Database, alembic_config, is_at_head
+from blog import server
+from blog.database import Database, alembic_config
 from blog.errors import Refusal
 from blog.models import Role, User
 from blog.repository.user import UserRepository
@@ -109,14 +111,9 @@ def serve() -> None:
             "when several processes write to it at once."
         )
     sys.stdout.flush()
-    uvicorn.run(
-        "blog.main:app",
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        server_header=False,
-        proxy_headers=False,  # else anybody on this machine chooses the address that is logged
-    )
+    # To stop when asked is no failure; uvicorn raises the signal once more when its last request is answered.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    server.run(settings)
 
 
 @cli.command()
@@ -127,7 +124,7 @@ def check() -> None:
     if settings.embedded and not Path(str(settings.url.database)).exists():
         _fail(f"database  not made yet at {settings.url}. Make it with: python -m blog serve")
     try:
-        at_head = asyncio.run(is_at_head(settings))
+        at_head = _with_database(settings, Database.is_at_head)
     except (SQLAlchemyError, OSError) as error:
         _fail(f"database  does not answer at {settings.url}: {_first_line(error)}")
     print(f"database  ok, {settings.url}")
@@ -142,7 +139,7 @@ def _prepare() -> Settings:
     try:
         if settings.embedded:
             alembic.command.upgrade(alembic_config(settings), "head")
-        elif not asyncio.run(is_at_head(settings)):
+        elif not _with_database(settings, Database.is_at_head):
             _fail("The database's schema is not the one of this version. Run: alembic upgrade head")
     except CommandError as error:
         _fail(_first_line(error))
@@ -151,21 +148,25 @@ def _prepare() -> Settings:
     return settings
 
 
+def _with_database(settings: Settings, act: Callable[[Database], Awaitable[ResultT]]) -> ResultT:
+    async def run() -> ResultT:
+        async with aclosing(Database(settings)) as database:
+            return await act(database)
+
+    return asyncio.run(run())
+
+
 def _with_users(
     settings: Settings, act: Callable[[UserRepository], Awaitable[ResultT]], *, reads_only: bool = False
 ) -> ResultT:
     """Act on the users in one transaction, or without one where nothing is written."""
 
-    async def run() -> ResultT:
-        database = Database(settings)
-        try:
-            async with database.fresh() if reads_only else database.write.begin() as session:
-                return await act(UserRepository(session))
-        finally:
-            await database.dispose()
+    async def run(database: Database) -> ResultT:
+        async with database.fresh() if reads_only else database.write.begin() as session:
+            return await act(UserRepository(session))
 
     try:
-        return asyncio.run(run())
+        return _with_database(settings, run)
     except Refusal as refusal:
         _fail(refusal.detail)
     except (SQLAlchemyError, OSError) as error:

@@ -1,24 +1,32 @@
 """The app: its parts put together, its refusals put into words."""
 
+import hashlib
 import logging
+import re
+from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_redoc_html
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from blog.database import Database
+from blog.database import Database, refusal_for
+from blog.dependencies import get_claims
 from blog.errors import DatabaseUnavailable, Invalid, Refusal
-from blog.routers import authentication, blog, user
-from blog.schemas.problem import MEDIA_TYPE, Fault, Problem, problem
+from blog.middleware import METHODS, CrossOrigin, Guard, LastResort, Outside, refuse, write
+from blog.routers import authentication, blog, machine, user
+from blog.schemas.problem import Fault, Problem
 from blog.security.cursors import Cursors
 from blog.security.passwords import PasswordHasher
 from blog.security.tokens import AccessTokens
@@ -32,11 +40,10 @@ SHOWN_FAULTS = 20
 SHOWN_NAME = 100
 """Characters of a field's name that are shown."""
 
-LOST = ("08", "28", "3D", "40", "53", "55", "57")
-"""Classes of SQLSTATE that say the database is not there for a statement: no connection, no access,
-no such database, given way to another, out of resources, locked, shutting down."""
-
 DESCRIPTION = "Users log in at `/login` with their e-mail address and get a bearer token; authors write blogs with it."
+
+STATIC = "/static-offline-docs"
+INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -51,8 +58,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await database.dispose()
+        async with aclosing(database):
+            yield
 
     metadata: dict[str, Any] = {
         "title": "Blog",
@@ -60,13 +67,16 @@ def create_app(settings: Settings) -> FastAPI:
         "description": DESCRIPTION,
         "lifespan": lifespan,
         "redirect_slashes": False,  # it would redirect to whatever host the request names
+        "docs_url": None,
+        "redoc_url": None,
     }
     if settings.serves_docs:
-        app = FastAPIOffline(redoc_url=None, **metadata)
+        app = FastAPIOffline(**metadata)
+        app.add_api_route("/docs", _show_swagger, include_in_schema=False)
         app.add_api_route("/redoc", _show_redoc, include_in_schema=False)
         _complete_documentation(app)
     else:
-        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, **metadata)
+        app = FastAPI(openapi_url=None, **metadata)
 
     app.state.settings = settings
     app.state.database = database
@@ -74,32 +84,74 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tokens = AccessTokens(secret, issuer, settings.access_token_lifetime)
     app.state.cursors = Cursors(secret)
 
-    for router in (authentication.router, user.router, blog.router):
+    for router in (authentication.router, user.router, blog.router, machine.router):
         app.include_router(router)
+    app.router.default = _other_spelling(app.router.app, app.router.not_found)
 
     app.add_exception_handler(Refusal, _answer_refusal)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
-    # asyncpg says of a server that is not there what the operating system said of it.
-    for lost in (DBAPIError, PoolTimeout, OSError):
-        app.add_exception_handler(lost, _answer_lost_database)
+    # asyncpg says of a server that is not there what the operating system said of it, and SQLite's driver of a number
+    # that is too large what Python says.
+    for error in (SQLAlchemyError, OSError, OverflowError):
+        app.add_exception_handler(error, _answer_database_error)
+
+    # The last is the outermost.
+    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(LastResort)
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
+    app.add_middleware(Outside, https=settings.base_url.scheme == "https")
     return app
 
 
-async def _show_redoc(request: Request) -> Response:
-    """ReDoc, kept from the logo that it would fetch from its maker's host."""
+def _other_spelling(route: ASGIApp, not_found: ASGIApp) -> ASGIApp:
+    """What answers a path that no route has: the one with or without a slash at its end, if there is one."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if "respelled" in scope or path.endswith("//"):
+            await not_found(scope, receive, send)
+        else:
+            other = path[:-1] if path.endswith("/") else f"{path}/"
+            await route({**scope, "path": other, "respelled": True}, receive, send)
+
+    return answer
+
+
+def _show_swagger(request: Request) -> Response:
     root = request.scope.get("root_path", "")
-    script = f"{root}/static-offline-docs/redoc.standalone.js"
-    favicon = f"{root}/static-offline-docs/favicon.png"
-    page = get_redoc_html(
-        openapi_url=f"{root}/openapi.json",
-        title="Blog - ReDoc",
-        redoc_js_url=script,
-        redoc_favicon_url=favicon,
-        with_google_fonts=False,
+    return _documentation(
+        get_swagger_ui_html(
+            openapi_url=f"{root}/openapi.json",
+            title="Blog - Swagger UI",
+            swagger_js_url=f"{root}{STATIC}/swagger-ui-bundle.js",
+            swagger_css_url=f"{root}{STATIC}/swagger-ui.css",
+            swagger_favicon_url=f"{root}{STATIC}/favicon.png",
+        )
     )
+
+
+def _show_redoc(request: Request) -> Response:
+    root = request.scope.get("root_path", "")
+    return _documentation(
+        get_redoc_html(
+            openapi_url=f"{root}/openapi.json",
+            title="Blog - ReDoc",
+            redoc_js_url=f"{root}{STATIC}/redoc.standalone.js",
+            redoc_favicon_url=f"{root}{STATIC}/favicon.png",
+            with_google_fonts=False,
+        )
+    )
+
+
+def _documentation(page: HTMLResponse) -> Response:
+    """The page, with leave for its own script alone; ReDoc's would fetch a logo from its maker's host."""
+    hashes = [b64encode(hashlib.sha256(script).digest()).decode() for script in INLINE_SCRIPT.findall(page.body)]
+    scripts = " ".join(f"'sha256-{digest}'" for digest in hashes)
     page.headers["Content-Security-Policy"] = (
-        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; worker-src blob:"
+        f"default-src 'self'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "worker-src blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return page
 
@@ -118,20 +170,18 @@ def _complete_documentation(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _write(body: Problem, headers: Any) -> Response:
-    return Response(
-        body.model_dump_json(exclude_none=True), status_code=body.status, headers=headers, media_type=MEDIA_TYPE
-    )
-
-
 async def _answer_refusal(_: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, Refusal)  # noqa: S101  (Starlette looks handlers up by this class)
-    return _write(problem(refusal), refusal.headers)
+    return refuse(refusal)
 
 
-async def _answer_http_exception(_: Request, error: Exception) -> Response:
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """What the framework itself refuses: no such path, no such method, a body that cannot be read."""
     assert isinstance(error, HTTPException)  # noqa: S101
+    if isinstance(error.__cause__, Refusal):  # met while the body was read
+        return refuse(error.__cause__)
+    if error.status_code == HTTPStatus.BAD_REQUEST and (refusal := await _refused_first(request)):
+        return refuse(refusal)
     title = HTTPStatus(error.status_code).phrase
     body = Problem(
         title=title,
@@ -139,11 +189,16 @@ async def _answer_http_exception(_: Request, error: Exception) -> Response:
         detail=f"{error.detail.rstrip('.')}.",
         code=title.lower().replace(" ", "_"),
     )
-    return _write(body, error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_allowed_methods(request))}
+    return write(body, headers)
 
 
-async def _answer_invalid(_: Request, error: Exception) -> Response:
+async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
+    if refusal := await _refused_first(request):
+        return refuse(refusal)
     # Not `input` and not `ctx`: they repeat what was sent, which may be a password.
     faults = [
         Fault(
@@ -153,17 +208,45 @@ async def _answer_invalid(_: Request, error: Exception) -> Response:
         )
         for fault in error.errors()[:SHOWN_FAULTS]
     ]
-    return _write(problem(Invalid, faults), None)
+    return refuse(Invalid, faults)
 
 
-async def _answer_lost_database(_: Request, error: Exception) -> Response:
-    if isinstance(error, DBAPIError) and not _is_lost(error):
-        raise error  # the database does answer; what was asked was wrong
-    logger.error("the database is not available: %s", error)
-    return _write(problem(DatabaseUnavailable), DatabaseUnavailable.headers)
+async def _refused_first(request: Request) -> Refusal | None:
+    """What somebody without a token is told of a malformed request to a route that wants one.
+
+    FastAPI reads a body before it asks who sent it.
+    """
+    route = request.scope.get("route")
+    if isinstance(route, APIRoute) and _wants_token(route.dependant):
+        try:
+            await get_claims(request)
+        except Refusal as refusal:
+            return refusal
+    return None
 
 
-def _is_lost(error: DBAPIError) -> bool:
-    if type(error) is DBAPIError:  # asyncpg's errors without a class of their own
-        return str(getattr(error.orig, "sqlstate", None) or "08").startswith(LOST)
-    return isinstance(error, OperationalError | InterfaceError)
+def _wants_token(dependant: Dependant) -> bool:
+    return dependant.call is get_claims or any(_wants_token(dependency) for dependency in dependant.dependencies)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """The methods of all routes with the request's path; the framework names those of one route."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": "GET" if method == "HEAD" else method})[0] is Match.FULL
+            for route in routes
+        )
+    ]
+
+
+async def _answer_database_error(_: Request, error: Exception) -> Response:
+    refusal = refusal_for(error)
+    if refusal is None:
+        raise error
+    # Only then is there no value of somebody's in its words.
+    told = error if issubclass(refusal, DatabaseUnavailable) else type(error).__name__
+    logger.error("the database refuses: %s", told)
+    return refuse(refusal)

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -13,10 +14,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from blog.errors import Conflict, DatabaseUnavailable, Refusal, Unstorable
 from blog.settings import Settings
+
+ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
 
 POOL_TIMEOUT = 4
 """Seconds that a request waits for a free connection, on SQLite for the one writer, before it is 503."""
@@ -29,6 +35,10 @@ SQLITE_BUSY_TIMEOUT = 5
 
 MIGRATION_LOCK_TIMEOUT = 60
 """Seconds that a migration waits for another process's migrations."""
+
+LOST = ("08", "28", "3D", "40", "53", "55", "57")
+"""Classes of SQLSTATE that say the database is not there for a statement: no connection, no access,
+no such database, given way to another, out of resources, locked, shutting down."""
 
 AT_ONCE = 20_000
 """Steps of SQLite's machine, somewhat under a millisecond, that a read may take on the event loop.
@@ -58,7 +68,14 @@ class Database:
         self.fresh = _session_maker(fresh)
         self.read = self.fresh if reader is fresh else _session_maker(reader)
 
-    async def dispose(self) -> None:
+    async def is_at_head(self) -> bool:
+        """Whether the database's schema is the one this code was written for."""
+        async with self.fresh() as session:
+            connection = await session.connection()
+            heads = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads())
+        return set(heads) == _heads_of_code()
+
+    async def aclose(self) -> None:
         """Close every connection."""
         for engine in self.engines:
             await engine.dispose()
@@ -242,21 +259,28 @@ async def _connect_to_sqlite(url: URL) -> OneTripConnection:
     return connection
 
 
+def refusal_for(error: Exception) -> type[Refusal] | None:
+    """What an error of the database, or on the way to it, means to whoever asked; None when it is a fault of ours."""
+    if isinstance(error, OSError | PoolTimeout):
+        return DatabaseUnavailable
+    # SQLAlchemy has no class for many of asyncpg's errors, but asyncpg tells their SQLSTATE.
+    state = str(getattr(error.orig, "sqlstate", None) or "08") if type(error) is DBAPIError else ""
+    if isinstance(error, IntegrityError) or state.startswith("23"):
+        return Conflict
+    if isinstance(error, DataError | OverflowError) or type(error) is StatementError or state.startswith("22"):
+        return Unstorable
+    if isinstance(error, OperationalError | InterfaceError) or state.startswith(LOST):
+        return DatabaseUnavailable
+    return None
+
+
 def alembic_config(settings: Settings) -> Config:
     """Alembic's configuration, with these settings for `migrations/env.py`."""
-    config = Config(Path(__file__).parent.parent / "alembic.ini")
+    config = Config(ALEMBIC_INI)
     config.attributes["settings"] = settings
     return config
 
 
-async def is_at_head(settings: Settings) -> bool:
-    """Whether the database's schema is the one this code was written for."""
-    engine = make_engine(settings.url, pool_size=1, reads_only=True)
-    heads = set(ScriptDirectory.from_config(alembic_config(settings)).get_heads())
-    try:
-        async with engine.connect() as connection:
-            return heads == await connection.run_sync(
-                lambda sync: set(MigrationContext.configure(sync).get_current_heads())
-            )
-    finally:
-        await engine.dispose()
+@cache
+def _heads_of_code() -> set[str]:
+    return set(ScriptDirectory.from_config(Config(ALEMBIC_INI)).get_heads())

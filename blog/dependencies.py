@@ -1,5 +1,6 @@
 """FastAPI's wiring: who asks, in which session, for what; found or refused before a handler acts."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, TypeVar
 from urllib.parse import quote, urlencode
@@ -7,6 +8,7 @@ from urllib.parse import quote, urlencode
 from fastapi import Depends, Form, Path, Query, Request, Response
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from blog.database import Database
@@ -14,6 +16,7 @@ from blog.errors import (
     AdminRequired,
     AuthorRequired,
     BlogNotFound,
+    DatabaseUnavailable,
     InvalidCredentials,
     InvalidCursor,
     InvalidToken,
@@ -21,6 +24,7 @@ from blog.errors import (
     NotAuthenticated,
     NotBlogCreator,
     Refusal,
+    SchemaOutdated,
     UnsupportedGrantType,
     UserNotFound,
 )
@@ -36,6 +40,9 @@ from blog.security.tokens import AccessTokens, Claims
 from blog.settings import Settings
 
 PAGE_SIZE = 20
+READY_TIMEOUT = 1.5
+"""Seconds that the database may take to say that it is there."""
+
 READS = ("GET", "HEAD")
 PAGE_PARAMETERS = ("limit", "cursor")
 
@@ -99,6 +106,21 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
+
+async def get_ready_database(request: Request) -> None:
+    """Refuses unless the database answers in time and has the schema of this version."""
+    database: Database = request.app.state.database
+    try:
+        async with asyncio.timeout(READY_TIMEOUT):
+            at_head = await database.is_at_head()
+    except (SQLAlchemyError, OSError) as error:
+        raise DatabaseUnavailable from error
+    if not at_head:
+        raise SchemaOutdated
+
+
+ReadyDatabase = Annotated[None, Depends(get_ready_database)]
 
 
 async def get_users(session: Session) -> UserRepository:

@@ -3,8 +3,12 @@
 Every refusal is one class with its HTTP status, its stable code and its sentence::
 
     Refusal
+    ├── Malformed                  400 malformed_request
+    │   └── CrossOriginRefused     400 cross_origin_refused
+    ├── UnknownHost                400 unknown_host
     ├── Unreadable                 400 bad_request
     │   └── InvalidTokenRequest    400 invalid_request
+    │       ├── FormRequired           415 unsupported_media_type
     │       └── UnsupportedGrantType   400 unsupported_grant_type
     ├── NotAuthenticated           401 not_authenticated
     │   ├── InvalidToken           401 invalid_token
@@ -18,18 +22,28 @@ Every refusal is one class with its HTTP status, its stable code and its sentenc
     ├── NotFound                   404 not_found
     │   ├── BlogNotFound           404 blog_not_found
     │   └── UserNotFound           404 user_not_found
+    ├── TooSlow                    408 request_timeout
     ├── Conflict                   409 conflict
     │   ├── EmailTaken             409 email_taken
     │   └── UserHasBlogs           409 user_has_blogs
+    ├── BodyTooLarge               413 content_too_large
     ├── Invalid                    422 invalid
     │   ├── InvalidCursor          422 invalid_cursor
+    │   ├── Unstorable             422 unstorable
     │   └── WeakPassword           422 weak_password
-    └── DatabaseUnavailable        503 database_unavailable
+    ├── TooManyRequests            429 too_many_requests
+    │   └── TooManyFailures        429 too_many_failures
+    ├── HeadersTooLarge            431 headers_too_large
+    ├── Unexpected                 500 internal_error
+    └── Unavailable                503 unavailable
+        └── DatabaseUnavailable    503 database_unavailable
+            └── SchemaOutdated     503 schema_outdated
 
 422 is for a malformed request; a clash with what is stored is 409.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 CHALLENGE = 'Bearer realm="blog"'
@@ -38,19 +52,43 @@ CHALLENGE = 'Bearer realm="blog"'
 class Refusal(Exception):  # noqa: N818  (most are nobody's error)
     """The base: one handler writes every subclass as RFC 9457 problem details.
 
-    `detail` is the sentence a person reads, the class's own unless one is given; `oauth` adds the members of RFC 6749,
-    section 5.2; `headers` go out with the answer.
+    `detail` is the sentence a person reads, and `headers` go out with the answer, the class's own unless others are
+    given; `oauth` is the error code of RFC 6749, section 5.2, for what the token endpoint refuses.
     """
 
     status: ClassVar[int]
     code: ClassVar[str]
     detail: str
-    oauth: ClassVar[bool] = False
-    headers: ClassVar[Mapping[str, str]] = {}
+    oauth: ClassVar[str | None] = None
+    headers: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self, detail: str | None = None) -> None:
+    def __init__(self, detail: str | None = None, *, headers: Mapping[str, str] | None = None) -> None:
         self.detail = detail or self.detail
+        self.headers = headers or self.headers
         super().__init__(self.detail)
+
+
+class Malformed(Refusal):
+    """What came is not HTTP."""
+
+    status = 400
+    code = "malformed_request"
+    detail = "This is not a valid HTTP request."
+
+
+class CrossOriginRefused(Malformed):
+    """A browser asks whether a page of another site may do this."""
+
+    code = "cross_origin_refused"
+    detail = "A page of this site may not do this here: see BLOG_CORS_ORIGINS."
+
+
+class UnknownHost(Refusal):
+    """RFC 9112, section 3.2: one Host, and one that the settings know."""
+
+    status = 400
+    code = "unknown_host"
+    detail = "This is not served under the name in the Host header: see BLOG_BASE_URL and BLOG_ALLOWED_HOSTS."
 
 
 class Unreadable(Refusal):
@@ -66,8 +104,16 @@ class InvalidTokenRequest(Unreadable):
 
     code = "invalid_request"
     detail = "Send the form fields username and password."
-    oauth = True
-    headers: ClassVar[Mapping[str, str]] = {"Cache-Control": "no-store"}
+    oauth = "invalid_request"
+    headers = MappingProxyType({"Cache-Control": "no-store"})
+
+
+class FormRequired(InvalidTokenRequest):
+    """RFC 6749, section 4.3.2: the token endpoint takes a form."""
+
+    status = 415
+    code = "unsupported_media_type"
+    detail = "Send username and password as application/x-www-form-urlencoded."
 
 
 class UnsupportedGrantType(InvalidTokenRequest):
@@ -75,6 +121,7 @@ class UnsupportedGrantType(InvalidTokenRequest):
 
     code = "unsupported_grant_type"
     detail = "The only grant type here is password."
+    oauth = "unsupported_grant_type"
 
 
 class NotAuthenticated(Refusal):
@@ -83,7 +130,7 @@ class NotAuthenticated(Refusal):
     status = 401
     code = "not_authenticated"
     detail = "Log in at /login and send the token as Authorization: Bearer."
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": CHALLENGE}
+    headers = MappingProxyType({"WWW-Authenticate": CHALLENGE})
 
 
 class InvalidToken(NotAuthenticated):
@@ -91,7 +138,7 @@ class InvalidToken(NotAuthenticated):
 
     code = "invalid_token"
     detail = "This token is not valid, or not any more. Log in again."
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'}
+    headers = MappingProxyType({"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'})
 
 
 class InvalidCredentials(NotAuthenticated):
@@ -99,8 +146,8 @@ class InvalidCredentials(NotAuthenticated):
 
     code = "invalid_grant"
     detail = "The e-mail address or the password is wrong."
-    oauth = True
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": CHALLENGE, "Cache-Control": "no-store"}
+    oauth = "invalid_grant"
+    headers = MappingProxyType({"WWW-Authenticate": CHALLENGE, "Cache-Control": "no-store"})
 
 
 class Forbidden(Refusal):
@@ -168,6 +215,14 @@ class UserNotFound(NotFound):
     detail = "There is no user with this id."
 
 
+class TooSlow(Refusal):
+    """The request took too long to arrive."""
+
+    status = 408
+    code = "request_timeout"
+    detail = "The request took too long to arrive."
+
+
 class Conflict(Refusal):
     """A clash with what is stored."""
 
@@ -190,6 +245,14 @@ class UserHasBlogs(Conflict):
     detail = "This user has blogs: say blogs=delete, or as an admin blogs=reassign&to={id}."
 
 
+class BodyTooLarge(Refusal):
+    """More than the settings let in."""
+
+    status = 413
+    code = "content_too_large"
+    detail = "This body is larger than what is taken here."
+
+
 class Invalid(Refusal):
     """The request itself is malformed."""
 
@@ -205,6 +268,13 @@ class InvalidCursor(Invalid):
     detail = "This cursor was not made for this query. Start again without one."
 
 
+class Unstorable(Invalid):
+    """The database does not take a value that the schemas let through."""
+
+    code = "unstorable"
+    detail = "Something in this request cannot be stored."
+
+
 class WeakPassword(Invalid):
     """The settings ask for more than the schema does."""
 
@@ -212,10 +282,58 @@ class WeakPassword(Invalid):
     detail = "This password is too short."
 
 
-class DatabaseUnavailable(Refusal):
-    """The database is lost, locked, has no connection free or gave way to another; nothing was stored."""
+class TooManyRequests(Refusal):
+    """This client asks more often than the settings let it."""
+
+    status = 429
+    code = "too_many_requests"
+    detail = "Too many requests from your address. Wait a moment."
+    headers = MappingProxyType({"Retry-After": "60"})
+
+
+class TooManyFailures(TooManyRequests):
+    """Too many wrong passwords from one address or for one account."""
+
+    code = "too_many_failures"
+    detail = "Too many failed logins. Wait a moment and try again."
+    oauth = "temporarily_unavailable"
+    headers = MappingProxyType({"Retry-After": "60", "Cache-Control": "no-store"})
+
+
+class HeadersTooLarge(Refusal):
+    """More than a request's headers may take."""
+
+    status = 431
+    code = "headers_too_large"
+    detail = "The headers of this request are larger than what is taken here."
+
+
+class Unexpected(Refusal):
+    """A fault of ours, written to the log."""
+
+    status = 500
+    code = "internal_error"
+    detail = "Something went wrong here; the log says what, under this answer's X-Request-ID."
+
+
+class Unavailable(Refusal):
+    """Not just now: the server is stopping."""
 
     status = 503
+    code = "unavailable"
+    detail = "The server is stopping. Nothing was stored; try again."
+    headers = MappingProxyType({"Retry-After": "2"})
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database is lost, locked, frozen, has no connection free or gave way to another; nothing was stored."""
+
     code = "database_unavailable"
     detail = "The database is not there for this just now. Nothing was stored; try again."
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "2"}
+
+
+class SchemaOutdated(DatabaseUnavailable):
+    """The database answers, but its schema is not the one of this version."""
+
+    code = "schema_outdated"
+    detail = "The database's schema is not the one of this version. Run: alembic upgrade head."

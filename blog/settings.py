@@ -1,14 +1,26 @@
 """Every knob, its default and its reason."""
 
 import os
+import re
 import secrets
 import tempfile
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AnyHttpUrl, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -25,6 +37,8 @@ DRIVERS = {
 MIN_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key is at least as long as its hash."""
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 PASSWORD_MAX_LENGTH = 128
 """Characters: long enough for any passphrase, short enough to be cheap to refuse."""
@@ -34,7 +48,30 @@ def _seconds(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _origin(value: str) -> str:
+    # Without this a `*` would do, and with a path or a slash at the end no browser's Origin is ever equal to it.
+    if not ORIGIN.fullmatch(value):
+        raise ValueError("an origin is a scheme, a host and maybe a port, as in https://app.example.com")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        raise ValueError("an address or a network, as in 10.0.0.0/8") from None
+
+
+ItemT = TypeVar("ItemT")
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+Several = Annotated[frozenset[ItemT], NoDecode, BeforeValidator(_split)]
+Host = Annotated[str, StringConstraints(to_lower=True, pattern=r"^([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])$")]
+Origin = Annotated[str, AfterValidator(_origin)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class Environment(StrEnum):
@@ -101,23 +138,51 @@ class Settings(BaseSettings):
         le=16,
         description="bcrypt's cost, as a power of two; 12 takes about 0.3 s of one core for each login.",
     )
-    docs_environments: Annotated[frozenset[Environment], NoDecode] = Field(
+    docs_environments: Several[Environment] = Field(
         frozenset({Environment.LOCAL, Environment.STAGING}),
         description="Environments that serve `/docs`, `/redoc` and `/openapi.json`, with commas between.",
+    )
+    login_failure_limit: int = Field(
+        10,
+        ge=1,
+        le=100,
+        description="Wrong passwords in a minute from one address, and for one account, before the next is 429.",
+    )
+    request_limit: int | None = Field(
+        None,
+        ge=1,
+        description="Requests in a minute from one address before the next is 429; each worker counts for itself. "
+        "Without it there is no such limit.",
+    )
+    body_limit: int = Field(
+        2 * 2**20,
+        ge=2**16,
+        le=2**30,
+        description="Bytes that the body of a request may have. "
+        "A blog of the greatest length has up to 1.2 million when it is written in `\\u` escapes.",
+    )
+    allowed_hosts: Several[Host] = Field(
+        frozenset(),
+        description="Names under which people may reach the platform besides the base URL's, `BLOG_HOST`, `localhost` "
+        "and the loopback addresses, with commas between.",
+    )
+    cors_origins: Several[Origin] = Field(
+        frozenset(),
+        description="Web sites whose scripts may use the API, as in `https://app.example.com`, with commas between.",
+    )
+    trusted_proxies: Several[Network] = Field(
+        frozenset(),
+        description="Addresses or networks of the proxies in front, with commas between; only their `X-Forwarded-For` "
+        "and `X-Forwarded-Proto` are believed.",
     )
     host: str = Field("127.0.0.1", description="The address that `start` listens on.")
     port: int = Field(8000, ge=1, le=65535, description="The port that `start` listens on.")
     workers: int = Field(1, ge=1, le=64, description="Processes that serve. SQLite has one writer, so it takes one.")
 
-    @field_validator("database_read_url", "secret_key", mode="before")
+    @field_validator("database_read_url", "secret_key", "request_limit", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return value or None
-
-    @field_validator("docs_environments", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("database_url", "database_read_url")
     @classmethod
@@ -161,6 +226,12 @@ class Settings(BaseSettings):
     def embedded(self) -> bool:
         """Whether the database is a file of this process's own: SQLite."""
         return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def known_hosts(self) -> frozenset[str]:
+        """Every name that a request's Host header may have, in lower case and without a port."""
+        named = {str(self.base_url.host).lower(), self.host.lower(), f"[{self.host.lower()}]"}
+        return self.allowed_hosts | LOOPBACK | named
 
     @property
     def serves_docs(self) -> bool:

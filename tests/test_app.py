@@ -15,26 +15,28 @@ from blog.settings import Environment
 from tests.conftest import client_of, make_settings
 
 OPERATIONS = {
-    "/login": {"post": {200, 400, 401, 422, 503}},
+    "/login": {"post": {200, 400, 401, 413, 415, 422, 429, 503}},
     "/user/": {
-        "post": {201, 400, 403, 409, 422, 503},
+        "post": {201, 400, 403, 409, 413, 422, 503},
         "get": {200, 401, 403, 422, 503},
-        "put": {200, 400, 401, 403, 404, 422, 503},
+        "put": {200, 400, 401, 403, 404, 413, 422, 503},
     },
-    "/user/me": {"get": {200, 401, 503}, "patch": {200, 400, 401, 403, 409, 422, 503}},
-    "/user/me/password": {"put": {204, 400, 401, 403, 422, 503}},
+    "/user/me": {"get": {200, 401, 503}, "patch": {200, 400, 401, 403, 409, 413, 422, 503}},
+    "/user/me/password": {"put": {204, 400, 401, 403, 413, 422, 503}},
     "/user/{user_id}": {
         "get": {200, 401, 404, 422, 503},
-        "patch": {200, 400, 401, 403, 404, 422, 503},
-        "delete": {204, 400, 401, 403, 404, 409, 422, 503},
+        "patch": {200, 400, 401, 403, 404, 413, 422, 503},
+        "delete": {204, 400, 401, 403, 404, 409, 413, 422, 503},
     },
-    "/blog/": {"post": {201, 400, 401, 403, 422, 503}, "get": {200, 401, 422, 503}},
+    "/blog/": {"post": {201, 400, 401, 403, 413, 422, 503}, "get": {200, 401, 422, 503}},
     "/blog/{blog_id}": {
         "get": {200, 401, 404, 422, 503},
-        "put": {200, 400, 401, 403, 404, 422, 503},
-        "patch": {200, 400, 401, 403, 404, 422, 503},
+        "put": {200, 400, 401, 403, 404, 413, 422, 503},
+        "patch": {200, 400, 401, 403, 404, 413, 422, 503},
         "delete": {204, 401, 403, 404, 422, 503},
     },
+    "/health": {"get": {200}},
+    "/ready": {"get": {200, 503}},
 }
 
 
@@ -100,7 +102,7 @@ def test_the_authorize_dialog_logs_in_at_login(documented: FastAPI) -> None:
     assert scheme["type"] == "oauth2"
     assert scheme["flows"]["password"]["tokenUrl"] == "login"
     unprotected = [name for name, operation in operations(documented) if "security" not in operation]
-    assert unprotected == ["post /login", "post /user/"]
+    assert unprotected == ["post /login", "post /user/", "get /health", "get /ready"]
 
 
 def test_what_comes_in_names_no_column_of_ours(documented: FastAPI) -> None:

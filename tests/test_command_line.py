@@ -62,7 +62,7 @@ def user_of(url: URL, email: str) -> User | None:
         database = Database(make_settings(url))
         async with database.fresh() as session:
             user = await UserRepository(session).get_by_email(email)
-        await database.dispose()
+        await database.aclose()
         return user
 
     return asyncio.run(find())
@@ -270,6 +270,7 @@ def test_database_goes_away_meanwhile(at_head: URL, monkeypatch: pytest.MonkeyPa
 class TestServe:
     @pytest.fixture
     def served(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        monkeypatch.setattr("signal.signal", lambda *_: None)
         calls: list[dict[str, Any]] = []
         monkeypatch.setattr("uvicorn.run", lambda app, **options: calls.append(options | {"app": app}))
         return calls
@@ -291,7 +292,7 @@ class TestServe:
             database = Database(make_settings(at_head))
             async with database.write.begin() as session:
                 await session.execute(text("UPDATE alembic_version SET version_num = 'later'"))
-            await database.dispose()
+            await database.aclose()
 
         asyncio.run(pretend())
         done = run("serve")
@@ -312,14 +313,19 @@ class TestServe:
         done = run("serve")
         assert "/docs" not in done.output
         assert "user add --role admin" not in done.output
-        assert served[0] == {
-            "app": "blog.main:app",
-            "host": "127.0.0.1",
-            "port": 8123,
-            "workers": 1,
-            "server_header": False,
-            "proxy_headers": False,
-        }
+        for options in served:
+            assert (options["app"], options["host"], options["port"]) == ("blog.main:app", "127.0.0.1", 8123)
+            assert options["workers"] == 1
+            assert not options["proxy_headers"]
+            assert not options["server_header"]
+
+    def test_believes_the_proxies_that_settings_name(
+        self, at_head: URL, monkeypatch: pytest.MonkeyPatch, served: list[Any]
+    ) -> None:
+        monkeypatch.setenv("BLOG_TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")
+        run("serve")
+        assert served[0]["proxy_headers"]
+        assert served[0]["forwarded_allow_ips"] == ["10.0.0.0/8", "127.0.0.1/32"]
 
     @pytest.mark.parametrize("version", [(3, 51, 2), (3, 51, 3)])
     def test_warns_of_an_old_sqlite(

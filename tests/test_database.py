@@ -46,7 +46,7 @@ class TestSQLite:
         async with database.write.begin() as session:
             await session.execute(text("CREATE TABLE thing (id INTEGER PRIMARY KEY)"))
         yield database
-        await database.dispose()
+        await database.aclose()
 
     async def test_pragmas(self, database: Database) -> None:
         async with database.write.begin() as session:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from blog.database import alembic_config, is_at_head, make_engine
+from blog.database import Database, alembic_config, make_engine
+from blog.settings import Settings
 from tests.conftest import SECRET, make_settings
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +120,11 @@ def another_migration(config: Config, folder: Path, body: str) -> Iterator[None]
 
 
 VERSION = "SELECT version_num FROM alembic_version"
+
+
+async def is_at_head(settings: Settings) -> bool:
+    async with aclosing(Database(settings)) as database:
+        return await database.is_at_head()
 
 
 class TestFiles:

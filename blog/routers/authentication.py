@@ -5,13 +5,13 @@ from fastapi import APIRouter, Response
 from blog.dependencies import Tokens, UserByPassword
 from blog.errors import (
     DatabaseUnavailable,
-    Invalid,
+    FormRequired,
     InvalidCredentials,
     InvalidTokenRequest,
-    Unreadable,
+    TooManyFailures,
     UnsupportedGrantType,
 )
-from blog.schemas.problem import refusals
+from blog.schemas.problem import BODY, refusals
 from blog.schemas.token import Token
 
 router = APIRouter(tags=["authentication"])
@@ -22,7 +22,13 @@ router = APIRouter(tags=["authentication"])
     summary="Log in",
     response_model=Token,
     responses=refusals(
-        Unreadable, InvalidTokenRequest, UnsupportedGrantType, InvalidCredentials, Invalid, DatabaseUnavailable
+        *BODY,
+        InvalidTokenRequest,
+        UnsupportedGrantType,
+        InvalidCredentials,
+        FormRequired,
+        TooManyFailures,
+        DatabaseUnavailable,
     ),
 )
 async def log_in(user: UserByPassword, tokens: Tokens, response: Response) -> Token:

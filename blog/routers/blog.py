@@ -7,11 +7,11 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from blog.dependencies import Author, Blogs, CurrentUser, OwnBlog, RequestedPage, ShownBlog
-from blog.errors import AuthorRequired, BlogNotFound, Invalid, InvalidCursor, NotBlogCreator, Unreadable
+from blog.errors import AuthorRequired, BlogNotFound, Invalid, InvalidCursor, NotBlogCreator
 from blog.models import Blog
 from blog.repository.blog import BlogAnswer
 from blog.schemas.blog import FIELDS, BlogListed, BlogPublic, BlogUpdate, BlogWrite, Fields, Sort
-from blog.schemas.problem import BEARER, LINK_TO_NEXT, LOCATION, refusals
+from blog.schemas.problem import BEARER, BODY, LINK_TO_NEXT, LOCATION, refusals
 from blog.schemas.types import Id
 
 router = APIRouter(prefix="/blog", tags=["blog"])
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/blog", tags=["blog"])
     summary="Write a blog",
     status_code=HTTP_201_CREATED,
     response_model=BlogPublic,
-    responses=refusals(*BEARER, Unreadable, AuthorRequired, Invalid) | LOCATION,
+    responses=refusals(*BEARER, *BODY, AuthorRequired) | LOCATION,
 )
 async def create_blog(user: Author, blogs: Blogs, data: BlogWrite, request: Request, response: Response) -> BlogAnswer:
     """Write a blog. You are its creator."""
@@ -66,7 +66,7 @@ async def show_blog(blog: ShownBlog) -> BlogAnswer:
     "/{blog_id}",
     summary="Replace a blog",
     response_model=BlogPublic,
-    responses=refusals(*BEARER, Unreadable, NotBlogCreator, BlogNotFound, Invalid),
+    responses=refusals(*BEARER, *BODY, NotBlogCreator, BlogNotFound),
 )
 async def replace_blog(blog: OwnBlog, blogs: Blogs, data: BlogWrite) -> Blog:
     """Give a blog a new title and body. For its creator and admins."""
@@ -77,7 +77,7 @@ async def replace_blog(blog: OwnBlog, blogs: Blogs, data: BlogWrite) -> Blog:
     "/{blog_id}",
     summary="Change a blog",
     response_model=BlogPublic,
-    responses=refusals(*BEARER, Unreadable, NotBlogCreator, BlogNotFound, Invalid),
+    responses=refusals(*BEARER, *BODY, NotBlogCreator, BlogNotFound),
 )
 async def update_blog(blog: OwnBlog, blogs: Blogs, data: BlogUpdate) -> Blog:
     """Change some of a blog; what is not sent stays as it was. For its creator and admins."""

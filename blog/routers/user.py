@@ -24,7 +24,6 @@ from blog.errors import (
     Invalid,
     InvalidCursor,
     RegistrationClosed,
-    Unreadable,
     UserHasBlogs,
     UserNotFound,
     WeakPassword,
@@ -32,7 +31,7 @@ from blog.errors import (
 )
 from blog.models import Role, User
 from blog.repository import UserRow
-from blog.schemas.problem import BEARER, LINK_TO_NEXT, LOCATION, refusals
+from blog.schemas.problem import BEARER, BODY, LINK_TO_NEXT, LOCATION, refusals
 from blog.schemas.types import Id, Line
 from blog.schemas.user import (
     PasswordChange,
@@ -53,8 +52,7 @@ router = APIRouter(prefix="/user", tags=["user"])
     summary="Register",
     status_code=HTTP_201_CREATED,
     response_model=UserOwn,
-    responses=refusals(Unreadable, RegistrationClosed, EmailTaken, Invalid, WeakPassword, DatabaseUnavailable)
-    | LOCATION,
+    responses=refusals(*BODY, RegistrationClosed, EmailTaken, WeakPassword, DatabaseUnavailable) | LOCATION,
 )
 async def register(
     data: UserCreate,
@@ -95,7 +93,7 @@ async def list_users(
     "/",
     summary="Change several users",
     response_model=list[UserOwn],
-    responses=refusals(*BEARER, Unreadable, AdminRequired, UserNotFound, Invalid),
+    responses=refusals(*BEARER, *BODY, AdminRequired, UserNotFound),
 )
 async def update_users(_: Admin, users: Users, data: UserBulkUpdates) -> list[User]:
     """Change role and activity of several users, all or none. Only for admins."""
@@ -117,7 +115,7 @@ async def show_me(user: CurrentUser) -> UserRow:
     "/me",
     summary="Change your own record",
     response_model=UserOwn,
-    responses=refusals(*BEARER, Unreadable, WrongPassword, EmailTaken, Invalid),
+    responses=refusals(*BEARER, *BODY, WrongPassword, EmailTaken),
 )
 async def update_me(data: ProfileUpdate, user: CurrentUser, passwords: Passwords, users: Users) -> User:
     """Change your name, your address or what you say about yourself. A new address needs your password."""
@@ -132,7 +130,7 @@ async def update_me(data: ProfileUpdate, user: CurrentUser, passwords: Passwords
     summary="Change your password",
     status_code=HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=refusals(*BEARER, Unreadable, WrongPassword, Invalid, WeakPassword),
+    responses=refusals(*BEARER, *BODY, WrongPassword, WeakPassword),
 )
 async def change_password(
     data: PasswordChange, user: CurrentUser, claims: CurrentClaims, passwords: Passwords, users: Users
@@ -166,7 +164,7 @@ async def show_user(viewer: CurrentUser, user: NamedUser, users: Users) -> UserP
     "/{user_id}",
     summary="Change a user",
     response_model=UserOwn,
-    responses=refusals(*BEARER, Unreadable, AdminRequired, UserNotFound, Invalid),
+    responses=refusals(*BEARER, *BODY, AdminRequired, UserNotFound),
 )
 async def update_user(_: Admin, user: NamedUser, users: Users, data: UserUpdate) -> User:
     """Change a user's role or activity; a blocked user's logins are over. Only for admins."""
@@ -178,7 +176,7 @@ async def update_user(_: Admin, user: NamedUser, users: Users, data: UserUpdate)
     summary="Delete a user",
     status_code=HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=refusals(*BEARER, Unreadable, AdminRequired, WrongPassword, UserNotFound, UserHasBlogs, Invalid),
+    responses=refusals(*BEARER, *BODY, AdminRequired, WrongPassword, UserNotFound, UserHasBlogs),
 )
 async def delete_user(
     viewer: CurrentUser,

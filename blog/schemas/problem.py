@@ -6,12 +6,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from blog.errors import DatabaseUnavailable, InvalidToken, NotAuthenticated, Refusal
+from blog.errors import BodyTooLarge, DatabaseUnavailable, Invalid, InvalidToken, NotAuthenticated, Refusal, Unreadable
 
 MEDIA_TYPE = "application/problem+json"
 
 BEARER = (NotAuthenticated, InvalidToken, DatabaseUnavailable)
 """What every endpoint that wants a token may answer."""
+
+BODY = (Unreadable, BodyTooLarge, Invalid)
+"""What every endpoint that takes a body may answer."""
 
 LINK_TO_NEXT: dict[int | str, dict[str, Any]] = {
     200: {
@@ -57,7 +60,7 @@ def problem(refusal: Refusal | type[Refusal], faults: Sequence[Fault] | None = N
         detail=refusal.detail,
         code=refusal.code,
         errors=list(faults) if faults else None,
-        error=refusal.code if refusal.oauth else None,
+        error=refusal.oauth,
         error_description=refusal.detail if refusal.oauth else None,
     )
 

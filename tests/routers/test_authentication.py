@@ -88,11 +88,9 @@ class TestLogIn:
             await log_in(client, blocked.email, PASSWORD),
             await log_in(client, blocked.email, WRONG),
         ):
-            assert (other.status_code, other.content, other.headers) == (
-                wrong.status_code,
-                wrong.content,
-                wrong.headers,
-            )
+            assert (other.status_code, other.content) == (wrong.status_code, wrong.content)
+            assert other.headers.keys() == wrong.headers.keys()
+            assert {name for name, value in other.headers.items() if value != wrong.headers[name]} <= {"x-request-id"}
 
     async def test_unknown_user_and_wrong_password_cost_one_hash(
         self, app: FastAPI, client: httpx.AsyncClient, factory: Factory, monkeypatch: pytest.MonkeyPatch
@@ -178,7 +176,7 @@ class TestBearer:
     """What every route that wants a token does with a bad one; each kind of forgery is in test_tokens.py."""
 
     async def test_every_route_but_the_public_ones(self, client: httpx.AsyncClient, app: FastAPI) -> None:
-        public = {("post", "/login"), ("post", "/user/")}
+        public = {("post", "/login"), ("post", "/user/"), ("get", "/health"), ("get", "/ready")}
         asked = 0
         for path, operations in app.openapi()["paths"].items():
             for method in operations:
@@ -262,7 +260,9 @@ class TestRefusalsOfTheFramework:
         assert response.headers["allow"]
 
     async def test_no_redirect_to_the_host_of_the_request(self, client: httpx.AsyncClient) -> None:
-        assert (await client.get("/blog", headers={"Host": "evil.example"})).status_code == 404
+        response = await client.get("/blog", headers={"Host": "evil.example"})
+        assert code(response) == (400, "unknown_host")
+        assert "evil" not in response.text
 
     @pytest.mark.parametrize(
         ("content", "refusal"),
@@ -294,7 +294,7 @@ class TestRefusalsOfTheFramework:
         assert "S3cret" not in response.text
 
     async def test_a_thousand_faults_are_a_short_answer(self, client: httpx.AsyncClient) -> None:
-        response = await client.post("/user/", json={f"{number}" + "x" * 5_000: 1 for number in range(1_000)})
+        response = await client.post("/user/", json={f"{number}" + "x" * 500: 1 for number in range(1_000)})
         assert code(response) == (422, "invalid")
         assert len(response.json()["errors"]) == 20
         assert len(response.content) < 5_000
@@ -305,7 +305,7 @@ class TestDatabaseIsLost:
         # What each engine calls wrong; SQLite calls it all an operational error, and is not asked.
         faults = {
             "sqlite": [],
-            "postgresql": ["SELECT 1 / 0", "SELECT nonsense", "SELECT CAST('x' AS INTEGER)"],
+            "postgresql": ["SELECT nonsense", "SELECT FROM WHERE"],
             "mariadb": ["SELECT nonsense FROM", "SELECT * FROM nowhere"],
         }
         app = create_app(settings)

@@ -1,0 +1,172 @@
+"""uvicorn, with a deadline and a bound for what a client sends: it waits for nobody by itself."""
+
+import asyncio
+import logging
+from typing import Any, cast
+from uuid import uuid4
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from blog.errors import HeadersTooLarge, Malformed, Refusal, TooSlow
+from blog.logs import configuration
+from blog.schemas.problem import MEDIA_TYPE, problem
+from blog.settings import Environment, Settings
+
+RECEIVE_TIMEOUT = 8
+"""Seconds in which a request must have come; its body gets more time as it comes."""
+
+SLOWEST_BODY = 4096
+"""Bytes a second below which a body runs out of time."""
+
+HEADERS_LIMIT = 32 * 1024
+"""Bytes of a request line with its headers."""
+
+KEEP_ALIVE = 8
+"""Seconds that a connection stays open for another request."""
+
+LINGER = 2
+"""Seconds to read on after a refusal: closed at once, the connection would be reset and the answer lost."""
+
+GRACE = 8
+"""Seconds that requests under way have when the server is asked to stop."""
+
+logger = logging.getLogger(__name__)
+
+
+class DeadlineProtocol(HttpToolsProtocol):
+    """One connection.
+
+    uvicorn's own waits for ever for a request that comes too slowly or not at all, and takes headers of any size.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_headers = True
+        self._header_bytes = 0
+        self._refused = False
+        # When the request under way must have come, or None between two. One timer serves for all of a
+        # connection's requests: it looks here when it fires.
+        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self._expect_by(self.loop.time() + RECEIVE_TIMEOUT)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some of a request, or more than one."""
+        while data and not (self._refused or self.transport.is_closing()):
+            if self._due is None:
+                self._expect_by(self.loop.time() + RECEIVE_TIMEOUT)
+            data = self._take_headers(data) if self._in_headers else self._take_body(data)
+
+    def _take_headers(self, data: bytes) -> bytes:
+        """Parse as much as headers may have; the rest."""
+        room = HEADERS_LIMIT - self._header_bytes
+        self._header_bytes += min(room, len(data))
+        super().data_received(data[:room])
+        if self._in_headers and self._header_bytes == HEADERS_LIMIT:
+            self._refuse(HeadersTooLarge)
+        return data[room:]
+
+    def _take_body(self, data: bytes) -> bytes:
+        if self._due is not None:
+            self._due += len(data) / SLOWEST_BODY
+        super().data_received(data)
+        return b""
+
+    def on_headers_complete(self) -> None:
+        """The parser has seen the last header."""
+        self._in_headers = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The parser has seen a whole request."""
+        self._in_headers = True
+        self._header_bytes = 0
+        self._due = None
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words are not a problem's)
+        """Answer what is not HTTP."""
+        self._refuse(Malformed)
+
+    def _expect_by(self, due: float) -> None:
+        self._due = due
+        if self._timer is None:
+            self._timer = self.loop.call_at(due, self._look_at_the_clock)
+
+    def _look_at_the_clock(self) -> None:
+        self._timer = None
+        if self._due is None or self.transport.is_closing():
+            return
+        if self.flow.read_paused:  # it is we who do not read: an earlier request on this connection is not answered
+            self._expect_by(self.loop.time() + RECEIVE_TIMEOUT)
+        elif self.loop.time() < self._due:
+            self._expect_by(self._due)
+        else:
+            self._refuse(TooSlow)
+
+    def _refuse(self, refusal: type[Refusal]) -> None:
+        """Answer, unless an answer is under way, and close."""
+        if self._refused:
+            return
+        self._refused = True
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.keep_alive = False  # an earlier request, which is answered before the connection closes
+                return
+            if cycle.response_started:
+                self.transport.close()
+                return
+            cycle.disconnected = True  # for the app the client is gone
+            cycle.message_event.set()
+        request_id = uuid4().hex
+        client = self.client[0] if self.client else "local"
+        fields = {"status": refusal.status, "code": refusal.code, "request_id": request_id, "client": client}
+        logger.info("refused what came: %s", refusal.code, extra={"fields": fields})
+        body = problem(refusal).model_dump_json(exclude_none=True).encode()
+        headers = {
+            "content-type": MEDIA_TYPE,
+            "content-length": str(len(body)),
+            "connection": "close",
+            "x-content-type-options": "nosniff",
+            "x-request-id": request_id,
+        }
+        lines = [*self.server_state.default_headers, *((k.encode(), v.encode()) for k, v in headers.items())]
+        head = STATUS_LINE[refusal.status] + b"".join(name + b": " + value + b"\r\n" for name, value in lines)
+        self.transport.write(head + b"\r\n" + body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.loop.call_later(LINGER, self.transport.close)
+        else:
+            self.transport.close()
+
+
+def run(settings: Settings) -> None:
+    """Serve until asked to stop; requests under way are answered first."""
+    uvicorn.run(
+        "blog.main:app",
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        http=DeadlineProtocol,
+        lifespan="on",
+        log_config=configuration(readable=settings.environment is Environment.LOCAL),
+        access_log=False,  # the outermost layer writes one, with more in it
+        server_header=False,
+        # Else anybody on this machine chooses the address that is logged and limited.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=sorted(settings.trusted_proxies),
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+    )
