@@ -113,8 +113,9 @@ def _other_spelling(route: ASGIApp, not_found: ASGIApp) -> ASGIApp:
         if "respelled" in scope or path.endswith("//"):
             await not_found(scope, receive, send)
         else:
-            other = path[:-1] if path.endswith("/") else f"{path}/"
-            await route({**scope, "path": other, "respelled": True}, receive, send)
+            # In place, so that a refusal knows the path that was found.
+            scope.update(path=path[:-1] if path.endswith("/") else f"{path}/", respelled=True)
+            await route(scope, receive, send)
 
     return answer
 

@@ -9,11 +9,12 @@ from typing import Any, Self, cast
 
 import aiosqlite
 import anyio.to_thread
+import asyncpg
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -24,14 +25,21 @@ from blog.settings import Settings
 
 ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
 
-POOL_TIMEOUT = 4
+POOL_TIMEOUT = 1.9
 """Seconds that a request waits for a free connection, on SQLite for the one writer, before it is 503."""
 
-CONNECT_TIMEOUT = 5
+CONNECT_TIMEOUT = 2
 """Seconds that a server may take to accept a connection."""
 
-SQLITE_BUSY_TIMEOUT = 5
-"""Seconds that a statement waits for another process's lock."""
+STATEMENT_TIMEOUT = 2.5
+"""Seconds that a server works on a statement, which each is a walk along an index."""
+
+LOCK_TIMEOUT = 2
+"""Seconds that a statement waits for another's lock."""
+
+ANSWER_TIMEOUT = 2.9
+"""Seconds after which a server that says nothing, not even that its time is up, is given up.
+Waiting for a connection and then for an answer is within the 5 seconds that a request may take to be refused."""
 
 MIGRATION_LOCK_TIMEOUT = 60
 """Seconds that a migration waits for another process's migrations."""
@@ -105,27 +113,60 @@ def make_engine(url: URL, *, pool_size: int, reads_only: bool = False, migrates:
             engine = create_async_engine(url, async_creator=lambda: _connect_to_sqlite(url), **options)
             _prepare_sqlite(engine, reads_only=reads_only, migrates=migrates)
         case "postgresql":
-            engine = create_async_engine(url, pool_pre_ping=True, connect_args={"timeout": CONNECT_TIMEOUT}, **options)
+            connect_args = _postgresql_arguments(migrates=migrates)
+            engine = create_async_engine(url, pool_pre_ping=True, connect_args=connect_args, **options)
         case _:
             # PostgreSQL's isolation, so that two writers meet alike on both.
             options.setdefault("isolation_level", "READ COMMITTED")
-            engine = create_async_engine(
-                url,
-                pool_pre_ping=True,
-                connect_args={
-                    "connect_timeout": CONNECT_TIMEOUT,
-                    "charset": "utf8mb4",
-                    # Too long a text is an error on the other two, never cut.
-                    "init_command": "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
-                },
-                **options,
-            )
+            connect_args = _mysql_arguments(migrates=migrates)
+            engine = create_async_engine(url, pool_pre_ping=True, connect_args=connect_args, **options)
+            event.listen(engine.sync_engine, "handle_error", _give_up)
     return engine
 
 
+class ImpatientConnection(asyncpg.Connection):  # type: ignore[misc]
+    """asyncpg's, which does not wait for the farewell of a server that said nothing before."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  (asyncpg's signature)
+        """Close it; at once where SQLAlchemy gives a timeout, as it does when the connection is lost."""
+        if timeout is None:
+            await super().close()
+        else:
+            self.terminate()
+
+
+def _postgresql_arguments(*, migrates: bool) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "connection_class": ImpatientConnection}
+    if not migrates:
+        arguments["command_timeout"] = ANSWER_TIMEOUT
+        arguments["server_settings"] = {
+            "statement_timeout": f"{STATEMENT_TIMEOUT}s",
+            "lock_timeout": f"{LOCK_TIMEOUT}s",
+        }
+    return arguments
+
+
+def _mysql_arguments(*, migrates: bool) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "charset": "utf8mb4"}
+    # Too long a text is an error on the other two, never cut.
+    settings = "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
+    if not migrates:
+        arguments["read_timeout"] = ANSWER_TIMEOUT
+        settings += f", innodb_lock_wait_timeout = {LOCK_TIMEOUT}"
+        # Only MariaDB has such a limit for every statement, and only MariaDB reads this comment.
+        settings += f" /*M! , max_statement_time = {STATEMENT_TIMEOUT} */"
+    return arguments | {"init_command": f"SET SESSION {settings}"}
+
+
+def _give_up(context: ExceptionContext) -> None:
+    """Do not try a new connection, and wait as long again, when the server says nothing on an old one."""
+    if context.is_pre_ping and "read timeout" in str(context.original_exception):
+        raise TimeoutError("the database says nothing")
+
+
 def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool, migrates: bool) -> None:
-    busy_timeout = MIGRATION_LOCK_TIMEOUT if migrates else SQLITE_BUSY_TIMEOUT
-    pragmas = [f"busy_timeout = {busy_timeout * 1000}"]  # first: journal_mode takes a lock itself
+    busy_timeout = MIGRATION_LOCK_TIMEOUT if migrates else ANSWER_TIMEOUT
+    pragmas = [f"busy_timeout = {busy_timeout * 1000:.0f}"]  # first: journal_mode takes a lock itself
     if reads_only:
         pragmas += ["query_only = ON"]
     else:
@@ -232,7 +273,7 @@ class OneTripConnection(aiosqlite.Connection):
             yield
             return
         self._conn.set_progress_handler(None, 0)
-        self._conn.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT * 1000}")
+        self._conn.execute(f"PRAGMA busy_timeout = {ANSWER_TIMEOUT * 1000:.0f}")
         try:
             yield
         finally:

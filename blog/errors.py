@@ -321,15 +321,18 @@ class Unavailable(Refusal):
 
     status = 503
     code = "unavailable"
-    detail = "The server is stopping. Nothing was stored; try again."
+    detail = "The server is stopping. Look whether a change was stored before you try again."
     headers = MappingProxyType({"Retry-After": "2"})
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database is lost, locked, frozen, has no connection free or gave way to another; nothing was stored."""
+    """The database is lost, locked, frozen, has no connection free or gave way to another.
+
+    A commit that got no answer may have happened, so it does not say that nothing was stored.
+    """
 
     code = "database_unavailable"
-    detail = "The database is not there for this just now. Nothing was stored; try again."
+    detail = "The database is not there for this just now. Look whether a change was stored before you try again."
 
 
 class SchemaOutdated(DatabaseUnavailable):

@@ -47,14 +47,19 @@ class JSONFormatter(logging.Formatter):
 
 
 class ReadableFormatter(logging.Formatter):
-    """Time, level, message and fields on one line; behind it, indented, the traceback of an error."""
+    """Time, level, message and further fields on one line; behind it, indented, the traceback of an error."""
+
+    said = ("logger", "method", "path", "status", "user_agent")
+    """Fields that the message repeats, or that nobody looks for at home."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's line or lines."""
         described = _described(record)
         time, level, message = described.pop("time"), described.pop("level"), described.pop("message")
         error = described.pop("error", "")
-        line = f"{time} {level:7} {message}" + "".join(f" {name}={value}" for name, value in described.items())
+        line = f"{time} {level:7} {message}" + "".join(
+            f" {name}={value}" for name, value in described.items() if name not in self.said
+        )
         return "\n  | ".join(_escaped(part) for part in (line, *error.splitlines()))
 
 
