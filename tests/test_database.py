@@ -53,7 +53,7 @@ class TestSQLite:
             assert await scalar(session, "PRAGMA journal_mode") == "wal"
             assert await scalar(session, "PRAGMA synchronous") == 2
             assert await scalar(session, "PRAGMA foreign_keys") == 1
-            assert await scalar(session, "PRAGMA busy_timeout") == 5_000
+            assert await scalar(session, "PRAGMA busy_timeout") == 2_900
         async with database.read() as session:
             assert await scalar(session, "PRAGMA query_only") == 1
             with pytest.raises(OperationalError, match="readonly"):
