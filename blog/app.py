@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from blog.attempts import Attempts
 from blog.database import Database, refusal_for
 from blog.dependencies import get_claims
 from blog.errors import DatabaseUnavailable, Invalid, Refusal
@@ -81,6 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = database
     app.state.passwords = PasswordHasher(settings.password_rounds, settings.password_min_length)
+    app.state.attempts = Attempts(database, secret, settings.login_failure_limit)
     app.state.tokens = AccessTokens(secret, issuer, settings.access_token_lifetime)
     app.state.cursors = Cursors(secret)
 

@@ -1,7 +1,7 @@
 """FastAPI's wiring: who asks, in which session, for what; found or refused before a handler acts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -11,12 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from blog.attempts import Attempts
 from blog.database import Database
 from blog.errors import (
     AdminRequired,
     AuthorRequired,
     BlogNotFound,
     DatabaseUnavailable,
+    FormRequired,
     InvalidCredentials,
     InvalidCursor,
     InvalidToken,
@@ -27,7 +29,10 @@ from blog.errors import (
     SchemaOutdated,
     UnsupportedGrantType,
     UserNotFound,
+    WrongPassword,
 )
+from blog.logs import request_fields, security_event
+from blog.middleware import client_of
 from blog.models import Blog, Role, User
 from blog.repository import UserRow
 from blog.repository.blog import BlogAnswer, BlogRepository
@@ -46,7 +51,10 @@ READY_TIMEOUT = 1.5
 READS = ("GET", "HEAD")
 PAGE_PARAMETERS = ("limit", "cursor")
 
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
 RowT = TypeVar("RowT")
+Confirm = Callable[[str | None], Awaitable[None]]
 email_address = TypeAdapter[str](Email)
 
 
@@ -133,8 +141,15 @@ async def get_blogs(session: Session) -> BlogRepository:
     return BlogRepository(session)
 
 
+async def get_attempts(request: Request) -> Attempts:
+    """The counter of this app's failed logins."""
+    attempts: Attempts = request.app.state.attempts
+    return attempts
+
+
 SettingsOfApp = Annotated[Settings, Depends(get_settings)]
 Passwords = Annotated[PasswordHasher, Depends(get_passwords)]
+AttemptsOfApp = Annotated[Attempts, Depends(get_attempts)]
 Tokens = Annotated[AccessTokens, Depends(get_tokens)]
 Users = Annotated[UserRepository, Depends(get_users)]
 Blogs = Annotated[BlogRepository, Depends(get_blogs)]
@@ -157,6 +172,7 @@ async def get_current_user(request: Request, claims: CurrentClaims, session: Ses
         raise InvalidToken
     if claims.generation != user.login_generation and claims.token_id != user.spared_token_id:
         raise InvalidToken
+    request_fields.get({})["user_id"] = user.id
     return user
 
 
@@ -182,10 +198,18 @@ Admin = Annotated[UserRow, Depends(get_admin)]
 
 
 async def get_user_by_password(
-    request: Request, form: Annotated[TokenRequest, Form()], passwords: Passwords, users: Users
+    request: Request,
+    response: Response,
+    form: Annotated[TokenRequest, Form()],
+    passwords: Passwords,
+    attempts: AttemptsOfApp,
+    users: Users,
 ) -> User:
     """The user who logs in with this form. An outdated hash is made anew."""
     database: Database = request.app.state.database
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type not in ("", *FORMS):
+        raise FormRequired
     if form.grant_type not in ("", "password"):
         raise UnsupportedGrantType
     if not form.username or not form.password:
@@ -197,15 +221,37 @@ async def get_user_by_password(
     else:
         async with database.fresh() as fresh:
             user = await UserRepository(fresh).get_by_email(email)
-    verified, better = await passwords.verify(form.password, user.password_hash if user else None)
-    if user is None or not verified or not user.is_active:
-        raise InvalidCredentials
+    async with attempts.attempt(client_of(request.scope), form.username.strip()) as limits:
+        verified, better = await passwords.verify(form.password, user.password_hash if user else None)
+        if user is None or not verified or not user.is_active:
+            security_event("login_failed", user_id=user.id if user else None)
+            raise InvalidCredentials(headers={**InvalidCredentials.headers, **limits})
     if better is not None:
         await users.upgrade_hash(user, better)
+    response.headers.update(limits)
+    security_event("login_succeeded", user_id=user.id)
     return user
 
 
 UserByPassword = Annotated[User, Depends(get_user_by_password)]
+
+
+async def get_confirm(request: Request, user: CurrentUser, passwords: Passwords, attempts: AttemptsOfApp) -> Confirm:
+    """Refuses what does not come with the current user's password. A wrong one counts as a failed login."""
+
+    async def confirm(password: str | None) -> None:
+        if password is None:
+            raise WrongPassword
+        async with attempts.attempt(client_of(request.scope), user.email_folded):
+            verified, _ = await passwords.verify(password, user.password_hash)
+            if not verified:
+                security_event("password_not_confirmed")
+                raise WrongPassword
+
+    return confirm
+
+
+ConfirmPassword = Annotated[Confirm, Depends(get_confirm)]
 
 
 async def get_user(_: CurrentUser, users: Users, user_id: Annotated[Id, Path()]) -> User:

@@ -10,6 +10,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 from time import perf_counter, time
 from uuid import uuid4
@@ -29,7 +30,7 @@ from blog.errors import (
     Unexpected,
     UnknownHost,
 )
-from blog.logs import request_fields
+from blog.logs import request_fields, security_event
 from blog.schemas.problem import MEDIA_TYPE, Fault, Problem, problem
 from blog.settings import Settings
 
@@ -61,6 +62,8 @@ def write(body: Problem, headers: Mapping[str, str] | None = None) -> Response:
 
 def refuse(refusal: Refusal | type[Refusal], faults: Sequence[Fault] | None = None) -> Response:
     """The answer that is this refusal."""
+    if refusal.status in (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS):
+        security_event("refused", status=refusal.status, code=refusal.code)
     return write(problem(refusal, faults), refusal.headers)
 
 

@@ -110,3 +110,18 @@ class Blog(SQLModel, table=True):
     published_at: datetime = Field(default_factory=now)
 
     creator: User = Relationship(back_populates="blogs", sa_relationship_kwargs={"lazy": "raise"})
+
+
+class LoginFailure(SQLModel, table=True):
+    """Wrong passwords within the minute that ends at `expires_at`, from one address or for one account.
+
+    `key` is a keyed digest of what is counted: neither addresses nor what people type as a user name
+    are stored.
+    """
+
+    __tablename__ = "login_failure"
+    __table_args__ = (TABLE,)
+
+    key: str = Field(primary_key=True, max_length=32)
+    failures: int
+    expires_at: datetime = Field(index=True)

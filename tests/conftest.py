@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL
 
 from blog.app import create_app
 from blog.database import Database, alembic_config, make_engine
-from blog.models import Blog, User
+from blog.models import Blog, LoginFailure, User
 from blog.settings import Settings
 from tests.factories import Factory
 
@@ -151,8 +151,8 @@ async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
     yield shared_app
     database: Database = shared_app.state.database
     async with database.write.begin() as session:
-        await session.execute(delete(Blog))
-        await session.execute(delete(User))
+        for table in (Blog, User, LoginFailure):
+            await session.execute(delete(table))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from blog.dependencies import (
     Admin,
+    ConfirmPassword,
     CurrentClaims,
     CurrentUser,
     NamedUser,
@@ -24,13 +25,16 @@ from blog.errors import (
     Invalid,
     InvalidCursor,
     RegistrationClosed,
+    TooManyFailures,
     UserHasBlogs,
     UserNotFound,
     WeakPassword,
     WrongPassword,
 )
+from blog.logs import security_event
 from blog.models import Role, User
 from blog.repository import UserRow
+from blog.repository.user import UserRepository
 from blog.schemas.problem import BEARER, BODY, LINK_TO_NEXT, LOCATION, refusals
 from blog.schemas.types import Id, Line
 from blog.schemas.user import (
@@ -67,6 +71,7 @@ async def register(
         raise RegistrationClosed
     password_hash = await passwords.hash(data.password)
     user = await users.add(data.name, data.email, password_hash, role=Role(settings.default_role))
+    security_event("user_registered", registered=user.id)
     response.headers["Location"] = request.url_for("show_user", user_id=user.id).path
     return user
 
@@ -100,9 +105,7 @@ async def update_users(_: Admin, users: Users, data: UserBulkUpdates) -> list[Us
     found = await users.get_many([update.id for update in data])
     if len(found) < len(data):
         raise UserNotFound("One of these users does not exist. None was changed.")
-    return [
-        await users.update(found[update.id], update.model_dump(exclude_unset=True, exclude={"id"})) for update in data
-    ]
+    return [await _change(users, found[update.id], update) for update in data]
 
 
 @router.get("/me", summary="Read your own record", response_model=UserOwn, responses=refusals(*BEARER))
@@ -115,14 +118,17 @@ async def show_me(user: CurrentUser) -> UserRow:
     "/me",
     summary="Change your own record",
     response_model=UserOwn,
-    responses=refusals(*BEARER, *BODY, WrongPassword, EmailTaken),
+    responses=refusals(*BEARER, *BODY, WrongPassword, EmailTaken, TooManyFailures),
 )
-async def update_me(data: ProfileUpdate, user: CurrentUser, passwords: Passwords, users: Users) -> User:
+async def update_me(data: ProfileUpdate, user: CurrentUser, confirm: ConfirmPassword, users: Users) -> User:
     """Change your name, your address or what you say about yourself. A new address needs your password."""
     changes = data.model_dump(exclude_unset=True, exclude={"current_password"})
     if "email" in changes:
-        await passwords.confirm(data.current_password, user.password_hash)
-    return await users.update(await users.hold(user), changes)
+        await confirm(data.current_password)
+    changed = await users.update(await users.hold(user), changes)
+    if "email" in changes:
+        security_event("email_changed")
+    return changed
 
 
 @router.put(
@@ -130,15 +136,21 @@ async def update_me(data: ProfileUpdate, user: CurrentUser, passwords: Passwords
     summary="Change your password",
     status_code=HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=refusals(*BEARER, *BODY, WrongPassword, WeakPassword),
+    responses=refusals(*BEARER, *BODY, WrongPassword, WeakPassword, TooManyFailures),
 )
 async def change_password(
-    data: PasswordChange, user: CurrentUser, claims: CurrentClaims, passwords: Passwords, users: Users
+    data: PasswordChange,
+    user: CurrentUser,
+    claims: CurrentClaims,
+    confirm: ConfirmPassword,
+    passwords: Passwords,
+    users: Users,
 ) -> None:
     """Change your password. Every login of yours but this one is over."""
-    await passwords.confirm(data.current_password, user.password_hash)
+    await confirm(data.current_password)
     password_hash = await passwords.hash(data.new_password)
     await users.change_password(await users.hold(user), password_hash, spare=claims.token_id)
+    security_event("password_changed")
 
 
 @router.get(
@@ -168,7 +180,7 @@ async def show_user(viewer: CurrentUser, user: NamedUser, users: Users) -> UserP
 )
 async def update_user(_: Admin, user: NamedUser, users: Users, data: UserUpdate) -> User:
     """Change a user's role or activity; a blocked user's logins are over. Only for admins."""
-    return await users.update(user, data.model_dump(exclude_unset=True))
+    return await _change(users, user, data)
 
 
 @router.delete(
@@ -176,12 +188,12 @@ async def update_user(_: Admin, user: NamedUser, users: Users, data: UserUpdate)
     summary="Delete a user",
     status_code=HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=refusals(*BEARER, *BODY, AdminRequired, WrongPassword, UserNotFound, UserHasBlogs),
+    responses=refusals(*BEARER, *BODY, AdminRequired, WrongPassword, UserNotFound, UserHasBlogs, TooManyFailures),
 )
 async def delete_user(
     viewer: CurrentUser,
     user_id: Annotated[Id, Path()],
-    passwords: Passwords,
+    confirm: ConfirmPassword,
     users: Users,
     blogs: Annotated[Literal["delete", "reassign"] | None, Query(description="What becomes of the blogs.")] = None,
     to: Annotated[Id | None, Query(description="Whose they are then, with `blogs=reassign`.")] = None,
@@ -192,8 +204,16 @@ async def delete_user(
         await get_admin(viewer)
     if user_id == viewer.id:
         # Before the transaction begins: it would wait for the hash, and on SQLite all writers with it.
-        await passwords.confirm(data.current_password if data else None, viewer.password_hash)
+        await confirm(data.current_password if data else None)
         await users.hold(viewer)
     if (to is not None) != (blogs == "reassign"):
         raise Invalid("Say blogs=reassign and to={id} together.")
     await users.remove(user_id, blogs=blogs, to=to)
+    security_event("user_deleted", deleted=user_id, blogs=blogs)
+
+
+async def _change(users: UserRepository, user: User, data: UserUpdate) -> User:
+    changes = data.model_dump(exclude_unset=True, exclude={"id"})
+    changed = await users.update(user, changes)
+    security_event("user_changed", changed=user.id, **changes)
+    return changed

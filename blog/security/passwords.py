@@ -11,7 +11,7 @@ import unicodedata
 import anyio.to_thread
 from passlib.context import CryptContext
 
-from blog.errors import WeakPassword, WrongPassword
+from blog.errors import WeakPassword
 from blog.settings import PASSWORD_MAX_LENGTH
 
 BCRYPT_BYTES = 72
@@ -70,12 +70,6 @@ class PasswordHasher:
             self._verify, _normalized(password), known or self._nobodys_hash, limiter=self._limiter
         )
         return (verified, better) if known is not None else (False, None)
-
-    async def confirm(self, password: str | None, known: str) -> None:
-        """Raises WrongPassword unless `password` is the one that `known` was made of."""
-        verified, _ = await self.verify(password, known) if password is not None else (False, None)
-        if not verified:
-            raise WrongPassword
 
     def _verify(self, password: str, known: str) -> tuple[bool, str | None]:
         if known.startswith("$2") and len(password.encode(errors="replace")) > BCRYPT_BYTES:

@@ -340,17 +340,19 @@ class TestWhileAHashIsMade:
         user, login = await factory.logged_in()
         reset = await app.state.passwords.hash("the owner's new one")
         hasher = app.state.passwords
-        confirm = hasher.confirm
+        verify = hasher.verify
 
-        async def confirm_slowly(*arguments: Any) -> None:
-            await confirm(*arguments)
-            async with app.state.database.write.begin() as session:
-                users = UserRepository(session)
-                found = await users.get(user.id)
-                assert found is not None
-                await users.change_password(found, reset)
+        async def verify_slowly(password: str, known: str) -> Any:
+            verified = await verify(password, known)
+            if password == PASSWORD:
+                async with app.state.database.write.begin() as session:
+                    users = UserRepository(session)
+                    found = await users.get(user.id)
+                    assert found is not None
+                    await users.change_password(found, reset)
+            return verified
 
-        monkeypatch.setattr(hasher, "confirm", confirm_slowly)
+        monkeypatch.setattr(hasher, "verify", verify_slowly)
         thefts = [
             ("PUT", "/user/me/password", {"current_password": PASSWORD, "new_password": "the thief's new one"}),
             ("PATCH", "/user/me", {"current_password": PASSWORD, "email": "thief@example.com"}),
@@ -525,7 +527,7 @@ class TestDelete:
         user, login = await factory.logged_in()
         statements.clear()
         assert (await delete(client, user, login, current_password=PASSWORD)).status_code == 204
-        assert len(statements) == 4
+        assert len([statement for statement in statements if "login_failure" not in statement]) == 4
         assert code(await client.get("/user/me", headers=login)) == (401, "invalid_token")
 
 

@@ -10,7 +10,7 @@ import pytest
 from passlib.context import CryptContext
 from passlib.hash import bcrypt, bcrypt_sha256
 
-from blog.errors import WeakPassword, WrongPassword
+from blog.errors import WeakPassword
 from blog.security import passwords
 from blog.security.passwords import PasswordHasher
 
@@ -60,14 +60,6 @@ async def test_hash_of_another_kind(hasher: PasswordHasher, known: str) -> None:
 @pytest.mark.parametrize("password", ["", "\0", "\ud800", "x" * 129, "x" * 5_000])
 async def test_hostile_password(hasher: PasswordHasher, password: str) -> None:
     assert await hasher.verify(password, await hasher.hash(PASSWORD)) == (False, None)
-
-
-async def test_confirm(hasher: PasswordHasher) -> None:
-    known = await hasher.hash(PASSWORD)
-    await hasher.confirm(PASSWORD, known)
-    for password in (None, "", "wrong"):
-        with pytest.raises(WrongPassword):
-            await hasher.confirm(password, known)
 
 
 async def test_plain_bcrypt_reads_only_72_bytes_of_a_password(hasher: PasswordHasher) -> None:
