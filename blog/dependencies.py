@@ -38,7 +38,7 @@ from blog.repository import UserRow
 from blog.repository.blog import BlogAnswer, BlogRepository
 from blog.repository.user import UserRepository
 from blog.schemas.token import TokenRequest
-from blog.schemas.types import Email, Id, Limit, Page, PageRequest
+from blog.schemas.types import Email, Limit, Page, PageRequest, PathId
 from blog.security.cursors import Cursors
 from blog.security.passwords import PasswordHasher
 from blog.security.tokens import AccessTokens, Claims
@@ -254,7 +254,7 @@ async def get_confirm(request: Request, user: CurrentUser, passwords: Passwords,
 ConfirmPassword = Annotated[Confirm, Depends(get_confirm)]
 
 
-async def get_user(_: CurrentUser, users: Users, user_id: Annotated[Id, Path()]) -> User:
+async def get_user(_: CurrentUser, users: Users, user_id: Annotated[PathId, Path()]) -> User:
     """The user whom the path names."""
     user = await users.get(user_id)
     if user is None:
@@ -262,7 +262,7 @@ async def get_user(_: CurrentUser, users: Users, user_id: Annotated[Id, Path()])
     return user
 
 
-async def read_blog(user: CurrentUser, blogs: Blogs, blog_id: Annotated[Id, Path()]) -> BlogAnswer:
+async def read_blog(user: CurrentUser, blogs: Blogs, blog_id: Annotated[PathId, Path()]) -> BlogAnswer:
     """The blog that the path names, as an answer shows it."""
     blog = await blogs.read(blog_id, viewer=user)
     if blog is None:
@@ -270,7 +270,7 @@ async def read_blog(user: CurrentUser, blogs: Blogs, blog_id: Annotated[Id, Path
     return blog
 
 
-async def get_blog(_: CurrentUser, blogs: Blogs, blog_id: Annotated[Id, Path()]) -> Blog:
+async def get_blog(_: CurrentUser, blogs: Blogs, blog_id: Annotated[PathId, Path()]) -> Blog:
     """The blog that the path names, to be changed."""
     blog = await blogs.get(blog_id)
     if blog is None:

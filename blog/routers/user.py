@@ -36,7 +36,7 @@ from blog.models import Role, User
 from blog.repository import UserRow
 from blog.repository.user import UserRepository
 from blog.schemas.problem import BEARER, BODY, LINK_TO_NEXT, LOCATION, refusals
-from blog.schemas.types import Id, Line
+from blog.schemas.types import Id, Line, PathId
 from blog.schemas.user import (
     PasswordChange,
     ProfileUpdate,
@@ -192,7 +192,7 @@ async def update_user(_: Admin, user: NamedUser, users: Users, data: UserUpdate)
 )
 async def delete_user(
     viewer: CurrentUser,
-    user_id: Annotated[Id, Path()],
+    user_id: Annotated[PathId, Path()],
     confirm: ConfirmPassword,
     users: Users,
     blogs: Annotated[Literal["delete", "reassign"] | None, Query(description="What becomes of the blogs.")] = None,

@@ -23,6 +23,9 @@ from blog.settings import PASSWORD_MAX_LENGTH
 MAX_ID = 2**31 - 1
 """What an INTEGER holds on PostgreSQL and MariaDB."""
 
+NOBODY = 0
+"""An id that no row has."""
+
 PAGE_LIMIT = 100
 """The most that one page of a list holds."""
 
@@ -49,6 +52,10 @@ def _decimal(value: Any) -> Any:
     if isinstance(value, bool | float) or (isinstance(value, str) and not DECIMAL.fullmatch(value)):
         raise ValueError("not an id")
     return value
+
+
+def _possible(value: int) -> int:
+    return value if value <= MAX_ID else NOBODY
 
 
 def _storable(text: str) -> str:
@@ -88,6 +95,8 @@ Omissible: Any = Field(default=None, json_schema_extra=_omissible)
 """A field that may be left out but not be null: a default is never validated, a null is."""
 
 Id = Annotated[int, BeforeValidator(_decimal), Field(ge=1, le=MAX_ID, examples=[7])]
+PathId = Annotated[int, BeforeValidator(_decimal), Field(ge=1, examples=[7]), AfterValidator(_possible)]
+"""The id in a path: one that is larger than any names nothing, which is 404 and not 422."""
 Text = Annotated[str, AfterValidator(_storable)]
 Line = Annotated[
     str,

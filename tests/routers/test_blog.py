@@ -246,9 +246,10 @@ class TestRead:
 
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
-        assert code(await client.get("/blog/2147483647", headers=login)) == (404, "blog_not_found")
+        for blog_id in (2**31 - 1, 2**31, 9_999_999_999):
+            assert code(await client.get(f"/blog/{blog_id}", headers=login)) == (404, "blog_not_found")
 
-    @pytest.mark.parametrize("blog_id", ["0", "-1", "abc", "1.0", "+1", "1_0", "%2001", "１", str(2**31), "9" * 23])
+    @pytest.mark.parametrize("blog_id", ["0", "-1", "abc", "1.0", "+1", "1_0", "%2001", "１", "9" * 23])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, blog_id: str) -> None:
         _, login = await factory.logged_in()
         assert code(await client.get(f"/blog/{blog_id}", headers=login)) == (422, "invalid")
