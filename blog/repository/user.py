@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import uuid4
 
-from sqlalchemy import Row, bindparam, delete, select, update
+from sqlalchemy import Delete, Row, Update, bindparam, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.exc import StaleDataError
@@ -17,6 +17,8 @@ from blog.repository import UserRow, assign, execute
 from blog.schemas.types import Page, PageRequest
 
 NEWEST_BLOGS = 20
+BLOGS_AT_ONCE = 1_000
+"""Blogs that one statement deletes or gives to another, so that none outlasts the time a statement has."""
 
 BlogTitleRow = Row[int, str, datetime]
 
@@ -41,12 +43,13 @@ HOLD = (
 )
 LOCK = select(col(User.id)).where(col(User.id) == bindparam("id")).with_for_update()
 DELETE = delete(User).where(col(User.id) == bindparam("id")).execution_options(synchronize_session=False)
+BLOGS_OF = select(col(Blog.id)).where(col(Blog.creator_id) == bindparam("creator"))
 DELETE_BLOGS = (
-    delete(Blog).where(col(Blog.creator_id) == bindparam("creator")).execution_options(synchronize_session=False)
+    delete(Blog).where(col(Blog.id).in_(bindparam("ids", expanding=True))).execution_options(synchronize_session=False)
 )
 REASSIGN_BLOGS = (
     update(Blog)
-    .where(col(Blog.creator_id) == bindparam("creator"))
+    .where(col(Blog.id).in_(bindparam("ids", expanding=True)))
     .values(creator_id=bindparam("to"))
     .execution_options(synchronize_session=False)
 )
@@ -177,15 +180,20 @@ class UserRepository:
         if await self._session.scalar(LOCK, {"id": user_id}) is None:
             raise UserNotFound
         if blogs == "delete":
-            await self._session.execute(DELETE_BLOGS, {"creator": user_id})
+            await self._each_blog_of(user_id, DELETE_BLOGS)
         elif blogs == "reassign":
             if await self._session.scalar(LOCK, {"id": to}) is None:
                 raise UserNotFound("There is no user with the id that the blogs should go to.")
-            await self._session.execute(REASSIGN_BLOGS, {"creator": user_id, "to": to})
+            await self._each_blog_of(user_id, REASSIGN_BLOGS, to=to)
         try:
             await self._session.execute(DELETE, {"id": user_id})
         except IntegrityError as error:
             raise UserHasBlogs from error
+
+    async def _each_blog_of(self, creator: int, statement: Delete | Update, **values: int | None) -> None:
+        ids = (await self._session.scalars(BLOGS_OF, {"creator": creator})).all()
+        for start in range(0, len(ids), BLOGS_AT_ONCE):
+            await self._session.execute(statement, {"ids": ids[start : start + BLOGS_AT_ONCE]} | values)
 
     async def _flush(self) -> None:
         try:
