@@ -82,7 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = database
     app.state.passwords = PasswordHasher(settings.password_rounds, settings.password_min_length)
-    app.state.attempts = Attempts(database, secret, settings.login_failure_limit)
+    app.state.attempts = Attempts(database, app.state.passwords, secret, settings.login_failure_limit)
     app.state.tokens = AccessTokens(secret, issuer, settings.access_token_lifetime)
     app.state.cursors = Cursors(secret)
 

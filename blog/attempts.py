@@ -5,7 +5,6 @@ that a burst of attempts at once counts as so many. No stranger locks anybody ou
 failed for an account, each address still has one attempt, which succeeds with the right password.
 """
 
-import asyncio
 import hashlib
 import hmac
 import time
@@ -21,6 +20,7 @@ from blog.errors import DatabaseUnavailable, TooManyFailures
 from blog.middleware import WINDOW, network_of, rate_limit
 from blog.models import fold, now
 from blog.repository.login import FailureRow, LoginFailureRepository
+from blog.security.passwords import PasswordHasher
 
 MINUTE = timedelta(seconds=WINDOW)
 FORGET_AFTER = timedelta(minutes=10)
@@ -39,13 +39,11 @@ class Keys(NamedTuple):
 class Attempts:
     """Counts attempts at passwords; `limit` is how many may fail in a minute."""
 
-    def __init__(self, database: Database, secret: str, limit: int) -> None:
+    def __init__(self, database: Database, passwords: PasswordHasher, secret: str, limit: int) -> None:
         self._database = database
+        self._passwords = passwords
         self._secret = secret.encode()
         self._limit = limit
-        # One at a time, as passwords are hashed one at a time: what waits is not counted yet, else many
-        # right passwords at once would look like many wrong ones.
-        self._turn = asyncio.Lock()
         self._gone_until = 0.0
         self._forgot_at = now()
 
@@ -53,7 +51,7 @@ class Attempts:
     async def attempt(self, client: str, account: str) -> AsyncIterator[dict[str, str]]:
         """One attempt from the address `client` at the password of `account`, which fails if the body raises.
 
-        Gives the RateLimit headers of the answer when it does. Raises TooManyFailures and
+        Gives the RateLimit headers of the answer when it does. Raises TooManyFailures, Busy and
         DatabaseUnavailable before the body.
         """
         address, account = network_of(client), fold(account)
@@ -61,7 +59,9 @@ class Attempts:
         async with self._database.fresh() as session:
             # Most of an attack ends here, and writes nothing.
             self._judge(keys, await LoginFailureRepository(session).read(keys, now=now(), window=MINUTE), own=0)
-        async with self._turn:
+        # What waits for its turn is not counted yet, else many right passwords at once would look like many
+        # wrong ones.
+        async with self._passwords.turn():
             counted = await self._count(keys)
             yield self._judge(keys, counted, own=1)
             async with self._database.write.begin() as session:

@@ -15,7 +15,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError, StatementError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    StatementError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -310,7 +318,8 @@ def refusal_for(error: Exception) -> type[Refusal] | None:
         return Conflict
     if isinstance(error, DataError | OverflowError) or type(error) is StatementError or state.startswith("22"):
         return Unstorable
-    if isinstance(error, OperationalError | InterfaceError) or state.startswith(LOST):
+    # asyncpg calls a connection that was cut off in the middle of an answer an internal error.
+    if isinstance(error, OperationalError | InterfaceError | InternalError) or state.startswith(LOST):
         return DatabaseUnavailable
     return None
 

@@ -36,6 +36,7 @@ Every refusal is one class with its HTTP status, its stable code and its sentenc
     ├── HeadersTooLarge            431 headers_too_large
     ├── Unexpected                 500 internal_error
     └── Unavailable                503 unavailable
+        ├── Busy                   503 busy
         └── DatabaseUnavailable    503 database_unavailable
             └── SchemaOutdated     503 schema_outdated
 
@@ -323,6 +324,14 @@ class Unavailable(Refusal):
     code = "unavailable"
     detail = "The server is stopping. Look whether a change was stored before you try again."
     headers = MappingProxyType({"Retry-After": "2"})
+
+
+class Busy(Unavailable):
+    """More passwords wait to be looked at than there is time for."""
+
+    code = "busy"
+    detail = "Too many people are logging in just now. Try again in a moment."
+    oauth = "temporarily_unavailable"
 
 
 class DatabaseUnavailable(Unavailable):

@@ -29,6 +29,7 @@ def configuration(*, readable: bool) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": ReadableFormatter if readable else JSONFormatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "loggers": {"alembic": {"level": "WARNING"}},  # it announces itself whenever it looks at a schema
         "root": {"level": "INFO", "handlers": ["stderr"]},
     }
 

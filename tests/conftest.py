@@ -39,13 +39,14 @@ ROOT = Path(__file__).parent.parent
 ALL_ENGINES = ("sqlite", "postgresql", "mariadb")
 SERVERS = {name: os.environ.get(f"BLOG_TEST_{name.upper()}_URL") for name in ALL_ENGINES[1:]}
 ENGINES = [name for name in ALL_ENGINES if name == "sqlite" or SERVERS[name]]
+CURE = "set BLOG_TEST_…_URL"
 SECRET = "a secret key that only the tests use"
 
 
 def pytest_configure() -> None:
     missing = set(os.environ.get("BLOG_TEST_ENGINES", "").split(",")) - {""} - set(ENGINES)
     if missing:
-        raise pytest.UsageError(f"no server to test {', '.join(sorted(missing))} on: set BLOG_TEST_…_URL")
+        raise pytest.UsageError(f"no server to test {', '.join(sorted(missing))} on: {CURE}")
 
 
 def pytest_report_header() -> str:
@@ -58,7 +59,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def covered() -> str:
     left_out = [name for name in ALL_ENGINES if name not in ENGINES]
-    hint = f"; not {', '.join(left_out)}: set BLOG_TEST_…_URL" if left_out else ""
+    hint = f"; not {', '.join(left_out)}: {CURE}" if left_out else ""
     return f"engines: {', '.join(ENGINES)}{hint}"
 
 

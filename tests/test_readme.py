@@ -71,6 +71,6 @@ def test_pipfile_and_lock_name_no_registry() -> None:
 def test_every_script_of_the_pipfile_is_there() -> None:
     pipfile = (ROOT / "Pipfile").read_text()
     scripts = dict(re.findall(r'^(\w+) = "(.*)"$', pipfile.partition("[scripts]")[2], re.MULTILINE))
-    assert set(scripts) == {"start", "test", "bench", "lint", "lock"}
+    assert set(scripts) == {"start", "test", "endure", "bench", "lint", "lock"}
     for name in scripts:
         assert f"pipenv run {name}" in README

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Response
 
 from blog.dependencies import Tokens, UserByPassword
 from blog.errors import (
+    Busy,
     DatabaseUnavailable,
     FormRequired,
     InvalidCredentials,
@@ -28,6 +29,7 @@ router = APIRouter(tags=["authentication"])
         InvalidCredentials,
         FormRequired,
         TooManyFailures,
+        Busy,
         DatabaseUnavailable,
     ),
 )

@@ -20,6 +20,7 @@ from blog.dependencies import (
 )
 from blog.errors import (
     AdminRequired,
+    Busy,
     DatabaseUnavailable,
     EmailTaken,
     Invalid,
@@ -56,7 +57,7 @@ router = APIRouter(prefix="/user", tags=["user"])
     summary="Register",
     status_code=HTTP_201_CREATED,
     response_model=UserOwn,
-    responses=refusals(*BODY, RegistrationClosed, EmailTaken, WeakPassword, DatabaseUnavailable) | LOCATION,
+    responses=refusals(*BODY, RegistrationClosed, EmailTaken, WeakPassword, Busy, DatabaseUnavailable) | LOCATION,
 )
 async def register(
     data: UserCreate,
@@ -118,7 +119,7 @@ async def show_me(user: CurrentUser) -> UserRow:
     "/me",
     summary="Change your own record",
     response_model=UserOwn,
-    responses=refusals(*BEARER, *BODY, WrongPassword, EmailTaken, TooManyFailures),
+    responses=refusals(*BEARER, *BODY, WrongPassword, EmailTaken, TooManyFailures, Busy),
 )
 async def update_me(data: ProfileUpdate, user: CurrentUser, confirm: ConfirmPassword, users: Users) -> User:
     """Change your name, your address or what you say about yourself. A new address needs your password."""
@@ -136,7 +137,7 @@ async def update_me(data: ProfileUpdate, user: CurrentUser, confirm: ConfirmPass
     summary="Change your password",
     status_code=HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=refusals(*BEARER, *BODY, WrongPassword, WeakPassword, TooManyFailures),
+    responses=refusals(*BEARER, *BODY, WrongPassword, WeakPassword, TooManyFailures, Busy),
 )
 async def change_password(
     data: PasswordChange,
@@ -188,7 +189,7 @@ async def update_user(_: Admin, user: NamedUser, users: Users, data: UserUpdate)
     summary="Delete a user",
     status_code=HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=refusals(*BEARER, *BODY, AdminRequired, WrongPassword, UserNotFound, UserHasBlogs, TooManyFailures),
+    responses=refusals(*BEARER, *BODY, AdminRequired, WrongPassword, UserNotFound, UserHasBlogs, TooManyFailures, Busy),
 )
 async def delete_user(
     viewer: CurrentUser,

@@ -7,11 +7,13 @@ ignored as plain bcrypt does; plain `bcrypt` is still verified, and upgraded at 
 import importlib.metadata
 import secrets
 import unicodedata
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio.to_thread
 from passlib.context import CryptContext
 
-from blog.errors import WeakPassword
+from blog.errors import Busy, WeakPassword
 from blog.settings import PASSWORD_MAX_LENGTH
 
 BCRYPT_BYTES = 72
@@ -20,6 +22,9 @@ BCRYPT_BYTES = 72
 CONCURRENT_HASHES = 1
 """Hashes under way at once: bcrypt lets go of the interpreter lock, and a second would take the
 second core from everybody who only reads."""
+
+QUEUE_TIMEOUT = 4
+"""Seconds that a password waits for its turn: about a dozen at bcrypt's cost of 12."""
 
 
 class PasswordHasher:
@@ -49,25 +54,39 @@ class PasswordHasher:
         if not works or self._context.verify(password + "x", self._nobodys_hash):
             raise RuntimeError(_cure())
 
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """The turn of one password, whatever is done about it. Raises Busy when too many wait."""
+        try:
+            with anyio.fail_after(QUEUE_TIMEOUT):
+                await self._limiter.acquire()
+        except TimeoutError:
+            raise Busy from None
+        try:
+            yield
+        finally:
+            self._limiter.release()
+
     async def hash(self, password: str) -> str:
         """A new hash, at most 128 characters, of a password that the schema has let through.
 
-        Raises WeakPassword.
+        Raises WeakPassword and Busy.
         """
         password = _normalized(password)
         if len(password) < self._min_length:
             raise WeakPassword(f"A password needs at least {self._min_length} characters.")
-        return await anyio.to_thread.run_sync(self._context.hash, password, limiter=self._limiter)
+        async with self.turn():
+            return await anyio.to_thread.run_sync(self._context.hash, password)
 
     async def verify(self, password: str, known: str | None) -> tuple[bool, str | None]:
         """Whether `password` is the one that `known` was made of, and a better hash where `known` is outdated.
 
-        Without a known hash it takes as long and is False.
+        Without a known hash it takes as long and is False. For whoever has the turn.
         """
         if len(password) > PASSWORD_MAX_LENGTH:
             return False, None
         verified, better = await anyio.to_thread.run_sync(
-            self._verify, _normalized(password), known or self._nobodys_hash, limiter=self._limiter
+            self._verify, _normalized(password), known or self._nobodys_hash
         )
         return (verified, better) if known is not None else (False, None)
 

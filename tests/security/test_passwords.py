@@ -10,7 +10,7 @@ import pytest
 from passlib.context import CryptContext
 from passlib.hash import bcrypt, bcrypt_sha256
 
-from blog.errors import WeakPassword
+from blog.errors import Busy, WeakPassword
 from blog.security import passwords
 from blog.security.passwords import PasswordHasher
 
@@ -96,9 +96,25 @@ async def test_one_hash_at_a_time_and_never_on_the_event_loop(
 
     monkeypatch.setattr(hasher._context, "hash", note)
     monkeypatch.setattr(hasher._context, "verify_and_update", lambda password, _: (note(password) == password, None))
-    acts = (act for _ in range(10) for act in (hasher.hash(PASSWORD), hasher.verify(PASSWORD, "x")))
+
+    async def verify() -> None:
+        async with hasher.turn():
+            await hasher.verify(PASSWORD, "x")
+
+    acts = (act for _ in range(10) for act in (hasher.hash(PASSWORD), verify()))
     await asyncio.gather(*acts)
     assert most == 1
+
+
+async def test_nobody_waits_for_ever_for_a_turn(hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blog.security.passwords.QUEUE_TIMEOUT", 0.01)
+    async with hasher.turn():
+        with pytest.raises(Busy):
+            await hasher.hash(PASSWORD)
+        with pytest.raises(Busy):
+            async with hasher.turn():
+                pass
+    assert await hasher.hash(PASSWORD)
 
 
 def test_bcrypt_that_fails_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:

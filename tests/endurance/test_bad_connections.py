@@ -1,0 +1,72 @@
+"""Connections that only take up room, two hundred at once, while a good client asks."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from tests.endurance.conftest import Figures
+from tests.endurance.load import Load, registered
+from tests.endurance.servers import Platform
+
+CONNECTIONS = 200
+CLOSED = 10
+CLOSED_SLACK = 0.5
+GOOD_P95 = 0.1
+GIVEN_UP = 15
+
+HEAD = b"POST /user/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+KINDS = {
+    "idle": (b"", b""),
+    "slow headers": (HEAD, b"X"),
+    "slow body": (HEAD + b"Content-Length: 1000\r\n\r\n", b" "),
+}
+"""What is sent at once, and then every second."""
+
+
+async def bad_connection(port: int, at_once: bytes, each_second: bytes) -> float:
+    """Seconds until the server closed it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    begun = time.monotonic()
+
+    async def trickle() -> None:
+        writer.write(at_once)
+        while each_second:
+            await asyncio.sleep(1)
+            writer.write(each_second)
+            await writer.drain()
+
+    trickling = asyncio.create_task(trickle())
+    try:
+        async with asyncio.timeout(GIVEN_UP):
+            while await reader.read(4096):
+                pass
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        return float("inf")
+    finally:
+        trickling.cancel()
+        await asyncio.gather(trickling, return_exceptions=True)
+        writer.close()
+    return time.monotonic() - begun
+
+
+async def test_bad_connections_are_closed_and_hurt_nobody(tmp_path: Path, figures: Figures) -> None:
+    with Platform(tmp_path) as platform:
+        login = await asyncio.to_thread(registered, platform.address)
+        load = Load(platform.address, login)
+        good = load.get("/blog/?limit=1", pause=0.01)
+        # A new connection each time: that there is room for one more is what an attack is about.
+        new = load.ask(lambda client: client.get("/blog/", headers=login | {"Connection": "close"}), pause=0.05)
+        kinds = [name for _, name in zip(range(CONNECTIONS), list(KINDS) * CONNECTIONS, strict=False)]
+        closed = await asyncio.gather(*(bad_connection(platform.port, *KINDS[kind]) for kind in kinds))
+        await asyncio.to_thread(load.end)
+
+    for kind in KINDS:
+        seconds = [one for one, name in zip(closed, kinds, strict=True) if name == kind]
+        figures.at_most(f"last of {len(seconds)} closed: {kind}", CLOSED, max(seconds), slack=CLOSED_SLACK)
+    figures.at_least("good requests meanwhile", 100, len(good))
+    figures.equal("statuses of good requests", {200}, set(good.statuses) | set(new.statuses))
+    figures.at_most("p95 of good requests", GOOD_P95, good.p95)
+    figures.at_most("p95 of good requests on new connections", GOOD_P95, new.p95)
+    figures.seen("slowest good request", f"{max(good.slowest, new.slowest):.3g} s")
