@@ -31,7 +31,12 @@ PAGE_LIMIT = 100
 
 # PostgreSQL stores no NUL, no engine half of a surrogate pair, and XML, so no feed, the other controls.
 UNSTORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
+# Not what is unassigned: it is this year's emoji to a Python of last year.
+INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs")
+# Unicode counts fillers as letters, selectors as marks and the blank of Braille as a symbol.
+BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 DECIMAL = re.compile("[1-9][0-9]{0,9}")
+MAX_DECIMAL = 10**10 - 1
 RowT = TypeVar("RowT")
 
 
@@ -65,7 +70,7 @@ def _storable(text: str) -> str:
 
 
 def _visible(text: str) -> str:
-    if all(unicodedata.category(character)[0] in "CZ" for character in text):
+    if all(unicodedata.category(character) in INVISIBLE or BLANK.match(character) for character in text):
         raise ValueError("shows nothing")
     return text
 
@@ -94,23 +99,30 @@ def _omissible(schema: dict[str, Any]) -> None:
 Omissible: Any = Field(default=None, json_schema_extra=_omissible)
 """A field that may be left out but not be null: a default is never validated, a null is."""
 
-Id = Annotated[int, BeforeValidator(_decimal), Field(ge=1, le=MAX_ID, examples=[7])]
-PathId = Annotated[int, BeforeValidator(_decimal), Field(ge=1, examples=[7]), AfterValidator(_possible)]
+# Bounds come before the validator, or the documentation has none.
+Id = Annotated[int, Field(ge=1, le=MAX_ID, examples=[7]), BeforeValidator(_decimal)]
+PathId = Annotated[int, Field(ge=1, le=MAX_DECIMAL, examples=[7]), BeforeValidator(_decimal), AfterValidator(_possible)]
 """The id in a path: one that is larger than any names nothing, which is 404 and not 422."""
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[
+    str,
+    AfterValidator(_storable),
+    Field(description="Without control characters other than tabs and line breaks."),
+]
 Line = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1),
     AfterValidator(_storable),
     AfterValidator(_one_line),
     AfterValidator(_visible),
+    Field(description="One line in which there is something to see, without control characters."),
 ]
 """Text without line breaks in which there is something to see."""
 Prose = Annotated[Text, StringConstraints(min_length=1), AfterValidator(_visible)]
 """Text of any number of lines in which there is something to see."""
-Limit = Annotated[int, BeforeValidator(_decimal), Field(ge=1, le=PAGE_LIMIT)]
+Limit = Annotated[int, Field(ge=1, le=PAGE_LIMIT), BeforeValidator(_decimal)]
 Email = Annotated[
-    Text,
+    str,
+    AfterValidator(_storable),
     StringConstraints(max_length=EMAIL_LENGTH * 2),
     AfterValidator(_mailable),
     WithJsonSchema({"type": "string", "format": "email", "maxLength": EMAIL_LENGTH, "examples": ["ada@example.com"]}),
