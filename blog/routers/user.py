@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from blog.dependencies import (
@@ -50,6 +51,23 @@ from blog.schemas.user import (
 )
 
 router = APIRouter(prefix="/user", tags=["user"])
+
+
+class AnybodyElse(Convertor[str]):
+    """A user in a path, but not `me`: what `/user/me` does not take would be taken for `/user/{user_id}`."""
+
+    regex = "(?!me$)[^/]+"
+
+    def convert(self, value: str) -> str:
+        """As it stands: whether it is an id is for the route to judge."""
+        return value
+
+    def to_string(self, value: object) -> str:
+        """What stands in the path of this user."""
+        return str(value)
+
+
+register_url_convertor("anybody_else", AnybodyElse())
 
 
 @router.post(
@@ -155,7 +173,7 @@ async def change_password(
 
 
 @router.get(
-    "/{user_id}",
+    "/{user_id:anybody_else}",
     summary="Read a user",
     response_model=UserPublic,
     responses=refusals(*BEARER, UserNotFound, Invalid),
@@ -174,7 +192,7 @@ async def show_user(viewer: CurrentUser, user: NamedUser, users: Users) -> UserP
 
 
 @router.patch(
-    "/{user_id}",
+    "/{user_id:anybody_else}",
     summary="Change a user",
     response_model=UserOwn,
     responses=refusals(*BEARER, *BODY, AdminRequired, UserNotFound),
@@ -185,7 +203,7 @@ async def update_user(_: Admin, user: NamedUser, users: Users, data: UserUpdate)
 
 
 @router.delete(
-    "/{user_id}",
+    "/{user_id:anybody_else}",
     summary="Delete a user",
     status_code=HTTP_204_NO_CONTENT,
     response_class=Response,
