@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -190,29 +191,31 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The address of a platform that really listens, started in `folder` with the environment as it is."""
+    """The address of a platform that really listens, started in `folder` with the environment as it is.
+
+    What it prints and logs is in `server.log` there.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "blog", "serve"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "BLOG_PORT": str(port)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
+    # Not a pipe: nobody reads it while the tests ask, and a server that can't write its log stands still.
+    log = folder / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "blog", "serve"],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "BLOG_PORT": str(port)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     try:
-        printed = []
-        for line in process.stdout:
-            printed.append(line)
-            if "Uvicorn running" in line:
-                break
-        else:
-            raise AssertionError("".join(printed))
+        due = time.monotonic() + 30
+        while "Uvicorn running" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < due, log.read_text()
+            time.sleep(0.02)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.wait(timeout=30)
     assert process.returncode == 0
