@@ -1,0 +1,106 @@
+"""What keeps the platform from starting is said at once, in one line and without a secret."""
+
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import alembic.command
+import pytest
+from sqlalchemy import make_url
+
+from blog.database import alembic_config
+from tests.conftest import ROOT, SECRET, make_settings
+
+SECONDS = 5
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+
+
+def obey_permissions() -> None:
+    """Root may write what is read-only, unless it gives that up."""
+    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE)
+
+
+def started(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    began = monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "blog", *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "BLOG_SECRET_KEY": SECRET, "BLOG_PASSWORD_ROUNDS": "4"} | variables,
+        preexec_fn=obey_permissions,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert monotonic() - began < SECONDS
+    return done
+
+
+def is_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode != 0, done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if " info " not in line]
+    for word in words:
+        assert word in line
+    assert SECRET not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "data" / "blog.db"
+    path.parent.mkdir()
+    alembic.command.upgrade(alembic_config(make_settings(make_url(f"sqlite:///{path}"))), "head")
+    yield path
+    path.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_no_database_in_the_file(tmp_path: Path, command: str) -> None:
+    (tmp_path / "blog.db").write_bytes(b"x" * 4096)
+    is_refused(started(tmp_path, command), "not a database")
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_folder_for_a_file(tmp_path: Path, command: str) -> None:
+    (tmp_path / "blog.db").mkdir()
+    is_refused(started(tmp_path, command), "unable to open database file")
+
+
+def test_database_that_is_read_only(database: Path) -> None:
+    for path in database.parent.iterdir():
+        path.chmod(0o400)
+    database.parent.chmod(0o500)
+    is_refused(started(database.parent, "serve"), "readonly database")
+
+
+def test_folder_that_is_read_only(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(0o500)
+    is_refused(started(folder, "serve"), "unable to open database file")
+    folder.chmod(0o700)
+
+
+def test_no_folder_for_the_secret(tmp_path: Path) -> None:
+    is_refused(
+        started(tmp_path, "serve", BLOG_SECRET_KEY="", BLOG_DATABASE_URL="sqlite:///missing/blog.db"), "secret key"
+    )
+
+
+def test_port_in_use(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        is_refused(started(tmp_path, "serve", BLOG_PORT=port), "address already in use", port)
+
+
+def test_host_that_is_not_ours(tmp_path: Path) -> None:
+    is_refused(started(tmp_path, "serve", BLOG_HOST="192.0.2.1"), "192.0.2.1")
+
+
+def test_settings_that_are_wrong(tmp_path: Path) -> None:
+    is_refused(started(tmp_path, "serve", BLOG_DATABASE_URL=f"postgresql://u:{SECRET}@h:x/db"), "BLOG_DATABASE_URL")
