@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
@@ -101,6 +102,12 @@ def set_password(email: EmailArgument) -> None:
 def serve() -> None:
     """Serve the platform. SQLite is brought to the current schema; other engines must be at it."""
     settings = _prepare()
+    try:
+        # Found out before anything says that it is there; uvicorn would say it among other things.
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        _fail(f"Cannot listen on {settings.host}, port {settings.port}: {str(error.strerror).partition(' (')[0]}")
     address = f"http://{settings.host}:{settings.port}"
     print(f"The platform is at {address}" + (f", its documentation at {address}/docs" if settings.serves_docs else ""))
     if not _with_users(settings, UserRepository.has_admin, reads_only=True):

@@ -29,7 +29,10 @@ def configuration(*, readable: bool) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": ReadableFormatter if readable else JSONFormatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "loggers": {"alembic": {"level": "WARNING"}},  # it announces itself whenever it looks at a schema
+        "loggers": {
+            "alembic": {"level": "WARNING"},  # it announces itself whenever it looks at a schema
+            "python_multipart": {"level": "ERROR"},  # it warns of every form that is none, and strangers send them
+        },
         "root": {"level": "INFO", "handlers": ["stderr"]},
     }
 

@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-LOGGED_AGENT = 200
-"""Characters of a User-Agent that are logged."""
+LOGGED = 200
+"""Characters of a path and of a User-Agent that are logged."""
 
 IPV6_PREFIX = 64
 """Bits of an IPv6 address that one customer of a provider has; the rest are theirs to vary."""
@@ -130,7 +130,7 @@ class Outside:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        method, path = scope["method"], scope["path"]
+        method, path = scope["method"], scope["path"][:LOGGED]
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
@@ -160,7 +160,7 @@ class Outside:
                 "path": path,
                 "status": status,
                 "duration_ms": round((perf_counter() - began) * 1000, 1),
-                "user_agent": headers.get("user-agent", "")[:LOGGED_AGENT],
+                "user_agent": headers.get("user-agent", "")[:LOGGED],
             }
             access.info("%s %s %s", method, path, status, extra={"fields": fields})
 

@@ -155,11 +155,11 @@ class Settings(BaseSettings):
         "Without it there is no such limit.",
     )
     body_limit: int = Field(
-        2 * 2**20,
+        3 * 2**20,
         ge=2**16,
         le=2**30,
         description="Bytes that the body of a request may have. "
-        "A blog of the greatest length has up to 1.2 million when it is written in `\\u` escapes.",
+        "A blog of the greatest length has up to 2.4 million when it is written in `\\u` escapes.",
     )
     allowed_hosts: Several[Host] = Field(
         frozenset(),

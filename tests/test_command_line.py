@@ -369,5 +369,5 @@ def test_port_in_use(server: str) -> None:
     command = [sys.executable, "-m", "blog", "serve"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode != 0
-    assert "address already in use" in done.stderr
+    assert "Address already in use" in done.stderr
     assert "Traceback" not in done.stderr
