@@ -5,6 +5,8 @@ PostgreSQL and MariaDB are started from the programs that are installed here; no
 - `BLOG_TEST_ENGINES` names engines that must be tested: a run without the programs of one fails.
 - `BLOG_TEST_CYCLES` is how often a server is killed, 25 by default.
 - `BLOG_TEST_OUTAGE` is for how many seconds a database is away or locked, 10 by default.
+- `BLOG_TEST_TOLERANCE` is how many times as long as demanded things may take, 1 by default; a machine that does
+  other things too needs more. What may be lost is nothing in any case.
 """
 
 import gc
@@ -37,6 +39,7 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 CYCLES = int(os.environ.get("BLOG_TEST_CYCLES", "25"))
 OUTAGE = float(os.environ.get("BLOG_TEST_OUTAGE", "10"))
+TOLERANCE = float(os.environ.get("BLOG_TEST_TOLERANCE", "1"))
 
 # Ten clients' threads that each keep the interpreter for 5 ms would be seen as the platform's slowness.
 sys.setswitchinterval(0.0005)
@@ -51,7 +54,8 @@ class Figures:
 
     def at_most(self, what: str, demanded: float, seen: float, *, slack: float = 0.0) -> None:
         """Seconds. `slack` is what the machine may add without the platform being at fault; the table shows it."""
-        verdict = "" if seen <= demanded else "within slack" if seen <= demanded + slack else "MISSED"
+        tolerated = (demanded + slack) * TOLERANCE
+        verdict = "" if seen <= demanded else "within slack" if seen <= tolerated else "MISSED"
         self._note(what, f"≤ {demanded:g} s", f"{seen:.3g} s", verdict)
 
     def at_least(self, what: str, demanded: int, seen: int) -> None:
