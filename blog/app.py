@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from blog import metrics
 from blog.attempts import Attempts
 from blog.database import Database, refusal_for
 from blog.dependencies import get_claims
@@ -88,6 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     for router in (authentication.router, user.router, blog.router, machine.router):
         app.include_router(router)
+    if settings.metrics:
+        app.add_api_route("/metrics", _show_metrics, include_in_schema=False)
     app.router.default = _other_spelling(app.router.app, app.router.not_found)
 
     app.add_exception_handler(Refusal, _answer_refusal)
@@ -103,7 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(LastResort)
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
-    app.add_middleware(Outside, https=settings.base_url.scheme == "https")
+    app.add_middleware(Outside, https=settings.base_url.scheme == "https", counts=settings.metrics)
     return app
 
 
@@ -120,6 +123,10 @@ def _other_spelling(route: ASGIApp, not_found: ASGIApp) -> ASGIApp:
             await route(scope, receive, send)
 
     return answer
+
+
+async def _show_metrics() -> Response:
+    return Response(metrics.exposition(), headers={"Content-Type": metrics.MEDIA_TYPE})
 
 
 def _show_swagger(request: Request) -> Response:

@@ -20,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from blog import metrics
 from blog.errors import (
     BodyTooLarge,
     CrossOriginRefused,
@@ -118,11 +119,12 @@ class RequestLimit:
 
 
 class Outside:
-    """A request id, security headers, HEAD for every GET, and a line in the log."""
+    """A request id, security headers, HEAD for every GET, a line in the log, and a figure if `counts`."""
 
-    def __init__(self, app: ASGIApp, *, https: bool) -> None:
+    def __init__(self, app: ASGIApp, *, https: bool, counts: bool) -> None:
         self._app = app
         self._headers = security_headers(https=https)
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -154,12 +156,16 @@ class Outside:
         try:
             await self._app(asked, receive, send_on)
         finally:
+            seconds = perf_counter() - began
+            if self._counts and status is not None:
+                known = method if method in METHODS else "other"
+                metrics.observe(known, getattr(asked.get("route"), "path_format", "none"), status, seconds)
             # Not the query, where people put secrets.
             fields = {
                 "method": method,
                 "path": path,
                 "status": status,
-                "duration_ms": round((perf_counter() - began) * 1000, 1),
+                "duration_ms": round(seconds * 1000, 1),
                 "user_agent": headers.get("user-agent", "")[:LOGGED],
             }
             access.info("%s %s %s", method, path, status, extra={"fields": fields})

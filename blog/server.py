@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from contextlib import nullcontext
 from typing import Any, cast
 from uuid import uuid4
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from blog import metrics
 from blog.errors import HeadersTooLarge, Malformed, Refusal, TooSlow
 from blog.logs import configuration
 from blog.schemas.problem import MEDIA_TYPE, problem
@@ -154,19 +156,20 @@ class DeadlineProtocol(HttpToolsProtocol):
 
 def run(settings: Settings) -> None:
     """Serve until asked to stop; requests under way are answered first."""
-    uvicorn.run(
-        "blog.main:app",
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        http=DeadlineProtocol,
-        lifespan="on",
-        log_config=configuration(readable=settings.environment is Environment.LOCAL),
-        access_log=False,  # the outermost layer writes one, with more in it
-        server_header=False,
-        # Else anybody on this machine chooses the address that is logged and limited.
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=sorted(settings.trusted_proxies),
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
-    )
+    with metrics.shared() if settings.metrics and settings.workers > 1 else nullcontext():
+        uvicorn.run(
+            "blog.main:app",
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            http=DeadlineProtocol,
+            lifespan="on",
+            log_config=configuration(readable=settings.environment is Environment.LOCAL),
+            access_log=False,  # the outermost layer writes one, with more in it
+            server_header=False,
+            # Else anybody on this machine chooses the address that is logged and limited.
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=sorted(settings.trusted_proxies),
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE,
+        )

@@ -142,6 +142,10 @@ class Settings(BaseSettings):
         frozenset({Environment.LOCAL, Environment.STAGING}),
         description="Environments that serve `/docs`, `/redoc` and `/openapi.json`, with commas between.",
     )
+    metrics: bool = Field(
+        False,
+        description="`true` serves `/metrics` for Prometheus, to everybody who reaches it: close it at the proxy.",
+    )
     login_failure_limit: int = Field(
         10,
         ge=1,

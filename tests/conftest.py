@@ -189,6 +189,13 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", note)
 
 
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/ready").is_success
+    except httpx.TransportError:
+        return False
+
+
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """The address of a platform that really listens, started in `folder` with the environment as it is.
@@ -210,7 +217,7 @@ def serving(folder: Path) -> Iterator[str]:
         )
     try:
         due = time.monotonic() + 30
-        while "Uvicorn running" not in log.read_text():
+        while not answers(port):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < due, log.read_text()
             time.sleep(0.02)

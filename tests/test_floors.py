@@ -24,6 +24,7 @@ FLOORS = {
     "blog.models": 0,
     "blog.errors": 0,
     "blog.logs": 0,
+    "blog.metrics": 0,
     "blog.settings": 0,
 }
 # What the modules of a floor share lives half a floor down.
