@@ -42,7 +42,13 @@ SHOWN_FAULTS = 20
 SHOWN_NAME = 100
 """Characters of a field's name that are shown."""
 
-DESCRIPTION = "Users log in at `/login` with their e-mail address and get a bearer token; authors write blogs with it."
+DESCRIPTION = """\
+Users log in at `/login` with their e-mail address and get a bearer token; authors write blogs with it.
+
+Every refusal is a problem as of RFC 9457 with a stable `code`, and every answer has an `X-Request-ID`: the request's
+own, if it has a sensible one. A path answers with and without a slash at its end, and HEAD wherever GET does. A body's
+fields are all known, and of two with one name the last counts.
+"""
 
 STATIC = "/static-offline-docs"
 INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)

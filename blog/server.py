@@ -27,6 +27,9 @@ HEADERS_LIMIT = 32 * 1024
 KEEP_ALIVE = 8
 """Seconds that a connection stays open for another request."""
 
+READ_TIMEOUT = 8
+"""Seconds in which a client reads at least some of an answer that waits for it."""
+
 LINGER = 2
 """Seconds to read on after a refusal: closed at once, the connection would be reset and the answer lost."""
 
@@ -51,6 +54,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         # connection's requests: it looks here when it fires.
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._watches_reader = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
@@ -96,6 +100,29 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._due = None
         super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """More of an answer is written than the client has read."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No other request came: close, once all that was answered is read."""
+        super().timeout_keep_alive_handler()
+        self._watch_reader()
+
+    def _watch_reader(self) -> None:
+        if not self._watches_reader:
+            self._watches_reader = True
+            self.loop.call_later(READ_TIMEOUT, self._abort_unless_read, self.transport.get_write_buffer_size())
+
+    def _abort_unless_read(self, before: int) -> None:
+        self._watches_reader = False
+        unread = self.transport.get_write_buffer_size()
+        if unread >= before > 0:
+            self.transport.abort()  # else it would keep its answer in our memory for as long as it likes
+        elif unread:
+            self._watch_reader()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words are not a problem's)
         """Answer what is not HTTP."""

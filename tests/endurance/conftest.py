@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,15 +111,21 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"  {cells}  {row[4]}".rstrip(), red=row[4] == "MISSED")
 
 
+@contextmanager
+def database_at_head(engine: str, folder: Path) -> Iterator[sa.URL]:
+    """A database of the test's own, on a server of its own."""
+    with ExitStack() as stack:
+        if engine in SERVERS:
+            url = stack.enter_context(SERVERS[engine]()).url
+        else:
+            url = sa.make_url(f"sqlite:///{folder / 'blog.db'}")
+        migrate(url)
+        yield url
+
+
 @pytest.fixture(params=ENGINES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.URL]:
-    """A database at head, on a server of the test's own."""
-    with ExitStack() as stack:
-        if request.param in SERVERS:
-            url = stack.enter_context(SERVERS[request.param]()).url
-        else:
-            url = sa.make_url(f"sqlite:///{tmp_path / 'blog.db'}")
-        migrate(url)
+    with database_at_head(request.param, tmp_path) as url:
         yield url
 
 

@@ -1,18 +1,22 @@
 """Connections that only take up room, two hundred at once, while a good client asks."""
 
 import asyncio
+import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.endurance.conftest import Figures
-from tests.endurance.load import Load, registered
-from tests.endurance.servers import Platform
+from tests.endurance.load import Load, client_of, registered
+from tests.endurance.servers import Platform, wait_for
 
 CONNECTIONS = 200
 CLOSED = 10
 CLOSED_SLACK = 0.5
 GOOD_P95 = 0.1
 GIVEN_UP = 15
+UNREAD = 20
+ESTABLISHED = "01"
 
 HEAD = b"POST /user/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 KINDS = {
@@ -49,6 +53,39 @@ async def bad_connection(port: int, at_once: bytes, each_second: bytes) -> float
         await asyncio.gather(trickling, return_exceptions=True)
         writer.close()
     return time.monotonic() - begun
+
+
+def test_answers_that_nobody_reads_are_thrown_away(tmp_path: Path, figures: Figures) -> None:
+    with Platform(tmp_path) as platform, ExitStack() as connections:
+        login = registered(platform.address)
+        with client_of(platform.address) as author:
+            for _ in range(20):
+                author.post("/blog/", json={"title": "Long", "body": "x" * 200_000}, headers=login).raise_for_status()
+        fields = "".join(f"{name}: {value}\r\n" for name, value in login.items())
+        request = f"GET /blog/ HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n".encode()
+        before = memory_of(platform.pid)
+        for number in range(40):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", platform.port)))
+            connection.sendall(request * (1 + number % 3))  # more than one: the next waits behind what nobody reads
+        begun = time.monotonic()
+        wait_for(lambda: memory_of(platform.pid) > before + 10, 10, "answers wait to be read")
+        wait_for(lambda: not open_connections(platform.port), UNREAD + GIVEN_UP, "nobody is connected any more")
+        figures.at_most("answers that nobody reads are thrown away", UNREAD, time.monotonic() - begun)
+        with client_of(platform.address) as reader:
+            answer = reader.get("/blog/", headers=login)
+        figures.equal("who reads is answered", (200, 20), (answer.status_code, len(answer.json())))
+
+
+def open_connections(port: int) -> int:
+    """How many the server at this port holds."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == ESTABLISHED for row in rows)
+
+
+def memory_of(pid: int) -> int:
+    """Resident memory in megabytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) // 1024
 
 
 async def test_bad_connections_are_closed_and_hurt_nobody(tmp_path: Path, figures: Figures) -> None:

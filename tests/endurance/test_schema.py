@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-import alembic.command
 import pytest
 import schemathesis
 from hypothesis import HealthCheck
@@ -15,11 +14,11 @@ from hypothesis import settings as examples
 from schemathesis.python import asgi
 
 from blog.app import create_app
-from blog.database import alembic_config
 from blog.models import Role, User
 from blog.schemas.types import BLANK, INVISIBLE
 from blog.settings import Settings
-from tests.conftest import made_database, make_settings
+from tests.conftest import make_settings
+from tests.endurance.conftest import ENGINES, database_at_head
 from tests.factories import PASSWORD, Factory
 
 BASE_URL = "http://127.0.0.1:8000"
@@ -67,12 +66,10 @@ class Platform:
         return int(self.client.post(f"{BASE_URL}/user/", json=body).json()["id"])
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with made_database("sqlite", tmp_path_factory.mktemp("schema")) as url:
-        given = make_settings(url)
-        alembic.command.upgrade(alembic_config(given), "head")
-        platform = Platform(given)
+@pytest.fixture(scope="module", params=ENGINES)
+def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with database_at_head(request.param, tmp_path_factory.mktemp("schema")) as url:
+        platform = Platform(make_settings(url))
         with platform.client:
             yield platform
         asgi.shutdown_lifespans()
