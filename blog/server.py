@@ -27,8 +27,9 @@ HEADERS_LIMIT = 32 * 1024
 KEEP_ALIVE = 8
 """Seconds that a connection stays open for another request."""
 
-READ_TIMEOUT = 8
-"""Seconds in which a client reads at least some of an answer that waits for it."""
+READ_TIMEOUT = 30
+"""Seconds in which a client reads some of an answer that is too long for the system's own buffers, which hold
+some megabytes and let us see nothing of slower progress."""
 
 LINGER = 2
 """Seconds to read on after a refusal: closed at once, the connection would be reset and the answer lost."""

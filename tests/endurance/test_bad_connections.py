@@ -15,7 +15,7 @@ CLOSED = 10
 CLOSED_SLACK = 0.5
 GOOD_P95 = 0.1
 GIVEN_UP = 15
-UNREAD = 20
+UNREAD = 45
 ESTABLISHED = "01"
 
 HEAD = b"POST /user/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

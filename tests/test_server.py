@@ -1,0 +1,186 @@
+"""Deadlines and bounds of a connection, with shorter deadlines than it has."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from blog import server
+from blog.server import HEADERS_LIMIT, DeadlineProtocol
+
+SHORT, LONG = 0.1, 5.0
+
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n"
+
+LONG_ANSWER = b"GET /long HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+LENGTH = 50_000_000
+
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+@pytest.fixture
+def events() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def connect(events: list[str], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
+    """How to connect to an app that reads a body, waits if its path says so, and answers with what it read."""
+    for name in ("RECEIVE_TIMEOUT", "KEEP_ALIVE", "READ_TIMEOUT", "LINGER"):
+        monkeypatch.setattr(server, name, SHORT)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                events.append("disconnected")
+                return
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        if scope["path"] == "/slow":
+            await asyncio.sleep(3 * SHORT)
+        answer = b"x" * LENGTH if scope["path"] == "/long" else body
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": answer})
+        events.append("answered")
+
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_keep_alive=1)
+    config.load()
+    state, loop = ServerState(), asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: DeadlineProtocol(config, state, {}, loop), "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening:
+        yield lambda: asyncio.open_connection("127.0.0.1", port, limit=2**20)
+        for connection in list(state.connections):
+            connection.transport.abort()
+
+
+@asynccontextmanager
+async def sending(connect: Connect, data: bytes) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await connect()
+    writer.write(data)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def all_of(reader: asyncio.StreamReader) -> bytes:
+    """What came until the server closed."""
+    async with asyncio.timeout(LONG):
+        return await reader.read()
+
+
+def is_problem(answer: bytes, status: int, code: str) -> bool:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"content-type: application/problem+json" in head
+    assert b"x-request-id: " in head
+    assert b"connection: close" in head
+    problem = json.loads(body)
+    return (problem["status"], problem["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("data", [b"", b"G", GET[:-2], b"GET / HTTP/1.1\r\nHost: h\r\nX: "])
+async def test_no_request_in_time(connect: Connect, data: bytes) -> None:
+    async with sending(connect, data) as (reader, _):
+        assert is_problem(await all_of(reader), 408, "request_timeout")
+
+
+async def test_no_body_in_time(connect: Connect, events: list[str]) -> None:
+    async with sending(connect, POST + b"12345") as (reader, _):
+        assert is_problem(await all_of(reader), 408, "request_timeout")
+    assert events == ["disconnected"]
+
+
+async def test_a_body_that_comes_gets_more_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SLOWEST_BODY", 10)  # bytes a second
+    async with sending(connect, POST.replace(b"10", b"40")) as (reader, writer):
+        for _ in range(4):
+            await asyncio.sleep(SHORT / 2)
+            writer.write(b"0123456789")
+        answer = await reader.readuntil(b"0\r\n\r\n")
+    assert answer.count(b"0123456789") == 4
+
+
+async def test_one_request_after_another(connect: Connect) -> None:
+    async with sending(connect, GET) as (reader, writer):
+        await reader.readuntil(b"0\r\n\r\n")
+        await asyncio.sleep(2 * SHORT)  # nothing is due between two
+        for part in (POST[:20], POST[20:] + b"01234", b"56789"):
+            writer.write(part)
+            await asyncio.sleep(0)
+        assert b"0123456789" in await reader.readuntil(b"0\r\n\r\n")
+        writer.write(GET[:10])
+        assert is_problem(await all_of(reader), 408, "request_timeout")
+
+
+async def test_every_request_of_a_burst_is_answered(connect: Connect) -> None:
+    async with sending(connect, (POST + b"0123456789") * 50) as (reader, _):
+        for _ in range(50):
+            assert b"0123456789" in await reader.readuntil(b"0\r\n\r\n")
+
+
+async def test_an_earlier_request_is_answered_first(connect: Connect, events: list[str]) -> None:
+    """A second one that never ends is behind one that takes longer than its deadline."""
+    slow = GET.replace(b"/ ", b"/slow ")
+    async with sending(connect, slow + GET[:10]) as (reader, _):
+        answer = await all_of(reader)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert events == ["answered"]
+
+
+@pytest.mark.parametrize(("spare", "status"), [(0, 200), (1, 431), (5_000_000, 431)])
+async def test_headers_have_a_bound(connect: Connect, spare: int, status: int) -> None:
+    padding = HEADERS_LIMIT - len(GET) - len(b"X: \r\n") + spare
+    head = GET[:-2] + b"X: " + b"x" * padding + b"\r\n\r\n"
+    async with sending(connect, head) as (reader, _):
+        if status == 200:
+            assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        else:
+            assert is_problem(await all_of(reader), 431, "headers_too_large")
+
+
+@pytest.mark.parametrize("data", [b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost h\r\n\r\n"])
+async def test_what_is_not_http(connect: Connect, data: bytes) -> None:
+    async with sending(connect, data) as (reader, _):
+        assert is_problem(await all_of(reader), 400, "malformed_request")
+
+
+async def test_what_is_not_http_behind_a_request(connect: Connect) -> None:
+    async with sending(connect, POST + b"0123456789" + b"G" * 20) as (reader, _):
+        answer = await all_of(reader)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_a_chunk_that_is_none(connect: Connect, events: list[str]) -> None:
+    chunked = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\nzz\r\n"
+    async with sending(connect, chunked) as (reader, _):
+        assert is_problem(await all_of(reader), 400, "malformed_request")
+    assert events == ["disconnected"]
+
+
+async def test_an_answer_that_nobody_reads(connect: Connect) -> None:
+    async with sending(connect, LONG_ANSWER) as (reader, _):
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(4 * SHORT)
+        assert len(await all_of(reader)) < LENGTH
+
+
+async def test_an_answer_that_is_read_slowly(connect: Connect) -> None:
+    read, begun = 0, asyncio.get_running_loop().time()
+    async with sending(connect, LONG_ANSWER) as (reader, _), asyncio.timeout(LONG):
+        while data := await reader.read(2**21):
+            read += len(data)
+            await asyncio.sleep(SHORT / 4)
+    assert read > LENGTH
+    assert asyncio.get_running_loop().time() - begun > 2 * SHORT
