@@ -593,7 +593,7 @@ class TestLogIn:
     )
     async def test_unreadable_form(self, world: World, content: str, media_type: str) -> None:
         headers = cast(Any, {"Content-Type": media_type.encode()})
-        await world.refuse(UNREADABLE, "POST", "/login", content=content.encode(), headers=headers)
+        await world.refuse((400, "invalid_request"), "POST", "/login", content=content.encode(), headers=headers)
 
     @pytest.mark.parametrize("media_type", ["application/json", "text/plain", "application/xml", "x", None])
     async def test_no_form(self, world: World, media_type: str | None) -> None:

@@ -67,7 +67,7 @@ class TestLogIn:
 
     async def test_file_for_a_field(self, client: httpx.AsyncClient) -> None:
         response = await client.post("/login", files={"username": b"x"}, data={"password": PASSWORD})
-        assert code(response) == (422, "invalid")
+        assert code(response) == (400, "invalid_request")
 
     async def test_get(self, client: httpx.AsyncClient) -> None:
         response = await client.get("/login")
