@@ -51,6 +51,7 @@ fields are all known, and of two with one name the last counts.
 """
 
 STATIC = "/static-offline-docs"
+FRAMEWORKS_OWN = "HTTPValidationError"
 INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
@@ -173,13 +174,20 @@ def _documentation(page: HTMLResponse) -> Response:
 
 
 def _complete_documentation(app: FastAPI) -> None:
-    """Add the schema of the problems that every refusal is documented with."""
+    """Add the schema of the problems that every refusal is documented with, and take FastAPI's own away."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                # Of what takes parameters or a form it believes that they can be invalid.
+                if FRAMEWORKS_OWN in str(operation["responses"].get("422")):
+                    del operation["responses"]["422"]
         problem_schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas = document["components"]["schemas"]
+        for name in (FRAMEWORKS_OWN, "ValidationError"):
+            schemas.pop(name, None)
         schemas.update(problem_schema.pop("$defs"), Problem=problem_schema)
         return document
 
