@@ -104,7 +104,7 @@ def serve() -> None:
     settings = _prepare()
     try:
         # Found out before anything says that it is there; uvicorn would say it among other things.
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         socket.create_server((settings.host, settings.port), family=family).close()
     except OSError as error:
         _fail(f"Cannot listen on {settings.host}, port {settings.port}: {str(error.strerror).partition(' (')[0]}")

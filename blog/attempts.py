@@ -24,8 +24,9 @@ from blog.security.passwords import PasswordHasher
 
 MINUTE = timedelta(seconds=WINDOW)
 FORGET_AFTER = timedelta(minutes=10)
-GONE = 2
-"""Seconds in which a database that did not answer one attempt is not asked for those that waited behind it."""
+SLOW, GONE = 1, 2
+"""Seconds: a database that took longer than the first to refuse an attempt is not asked for as long as
+the second, or each of those that waited behind it would wait as long."""
 
 
 class Keys(NamedTuple):
@@ -71,18 +72,21 @@ class Attempts:
         """Count one more, in a transaction of its own: it stands whatever becomes of the request."""
         if time.monotonic() < self._gone_until:
             raise DatabaseUnavailable
-        at = now()
+        at, began = now(), time.monotonic()
         try:
             async with self._database.write.begin() as session:
                 failures = LoginFailureRepository(session)
-                if at - self._forgot_at > MINUTE:
-                    self._forgot_at = at
-                    await failures.forget(at - FORGET_AFTER)
                 await failures.count(keys, 1, now=at, window=MINUTE)
-                return await failures.read(keys, now=at, window=MINUTE)
+                counted = await failures.read(keys, now=at, window=MINUTE)
         except (SQLAlchemyError, OSError):
-            self._gone_until = time.monotonic() + GONE
+            if time.monotonic() - began > SLOW:
+                self._gone_until = time.monotonic() + GONE
             raise
+        if at - self._forgot_at > MINUTE:
+            self._forgot_at = at
+            async with self._database.write.begin() as session:
+                await LoginFailureRepository(session).forget(at - FORGET_AFTER)
+        return counted
 
     def _judge(self, keys: Keys, counted: Mapping[str, FailureRow], *, own: int) -> dict[str, str]:
         """The RateLimit headers, unless too many failed beside this attempt's `own`. Raises TooManyFailures."""

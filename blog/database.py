@@ -21,6 +21,7 @@ from sqlalchemy.exc import (
     IntegrityError,
     InterfaceError,
     InternalError,
+    NotSupportedError,
     OperationalError,
     StatementError,
 )
@@ -52,9 +53,10 @@ Waiting for a connection and then for an answer is within the 5 seconds that a r
 MIGRATION_LOCK_TIMEOUT = 60
 """Seconds that a migration waits for another process's migrations."""
 
-LOST = ("08", "28", "3D", "40", "53", "55", "57")
-"""Classes of SQLSTATE that say the database is not there for a statement: no connection, no access,
-no such database, given way to another, out of resources, locked, shutting down."""
+LOST = ("08", "25006", "25P03", "28", "3D", "40", "53", "55", "57", "58")
+"""SQLSTATEs and classes of them that say the database is not there for a statement: no connection, a
+server that only reads by now, no access, no such database, given way to another, out of resources,
+locked, shutting down, a fault of its disk."""
 
 AT_ONCE = 20_000
 """Steps of SQLite's machine, somewhat under a millisecond, that a read may take on the event loop.
@@ -318,8 +320,10 @@ def refusal_for(error: Exception) -> type[Refusal] | None:
         return Conflict
     if isinstance(error, DataError | OverflowError) or type(error) is StatementError or state.startswith("22"):
         return Unstorable
-    # asyncpg calls a connection that was cut off in the middle of an answer an internal error.
-    if isinstance(error, OperationalError | InterfaceError | InternalError) or state.startswith(LOST):
+    # asyncpg calls a connection that was cut off in the middle of an answer an internal error, and says that it
+    # does not support a statement whose table was altered since it was prepared.
+    gone = OperationalError | InterfaceError | InternalError | NotSupportedError
+    if isinstance(error, gone) or state.startswith(LOST):
         return DatabaseUnavailable
     return None
 

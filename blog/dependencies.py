@@ -48,7 +48,6 @@ PAGE_SIZE = 20
 READY_TIMEOUT = 1.5
 """Seconds that the database may take to say that it is there."""
 
-READS = ("GET", "HEAD")
 PAGE_PARAMETERS = ("limit", "cursor")
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -105,7 +104,7 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
     Committed here and nowhere else, and before the answer leaves: `scope="function"`.
     """
     database: Database = request.app.state.database
-    if request.method in READS:
+    if request.method == "GET":
         async with database.read() as session:
             yield session
     else:
@@ -161,7 +160,7 @@ CurrentClaims = Annotated[Claims, Depends(get_claims)]
 async def get_current_user(request: Request, claims: CurrentClaims, session: Session) -> UserRow:
     """The user whose token came with the request, as the database has it now."""
     database: Database = request.app.state.database
-    if request.method in READS and database.read is database.fresh:
+    if request.method == "GET" and database.read is database.fresh:
         user = await UserRepository(session).read_by_public_id(claims.subject)
     else:
         # A replica may not know yet that somebody was blocked, and a transaction that waits for a
@@ -215,13 +214,14 @@ async def get_user_by_password(
     if not form.username or not form.password:
         raise InvalidTokenRequest
     try:
-        email = email_address.validate_python(form.username)
+        account = email_address.validate_python(form.username)
     except ValidationError:
-        user = None  # nobody registered with it
+        account, user = form.username, None  # nobody registered with it
     else:
         async with database.fresh() as fresh:
-            user = await UserRepository(fresh).get_by_email(email)
-    async with attempts.attempt(client_of(request.scope), form.username.strip()) as limits:
+            user = await UserRepository(fresh).get_by_email(account)
+    # Counted under what was looked up: an address has any number of spellings.
+    async with attempts.attempt(client_of(request.scope), account) as limits:
         verified, better = await passwords.verify(form.password, user.password_hash if user else None)
         if user is None or not verified or not user.is_active:
             security_event("login_failed", user_id=user.id if user else None)

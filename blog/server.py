@@ -27,6 +27,9 @@ HEADERS_LIMIT = 32 * 1024
 KEEP_ALIVE = 8
 """Seconds that a connection stays open for another request."""
 
+PIPELINED = 32
+"""Requests that wait on one connection for the one before; each takes 30 kB, and two hundred fit in a packet."""
+
 READ_TIMEOUT = 30
 """Seconds in which a client reads some of an answer that is too long for the system's own buffers, which hold
 some megabytes and let us see nothing of slower progress."""
@@ -50,7 +53,10 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._in_headers = True
         self._header_bytes = 0
+        self._unexpected_bytes = 0
+        self._too_large = False
         self._refused = False
+        self._running: RequestResponseCycle | None = None
         # When the request under way must have come, or None between two. One timer serves for all of a
         # connection's requests: it looks here when it fires.
         self._due: float | None = None
@@ -85,15 +91,27 @@ class DeadlineProtocol(HttpToolsProtocol):
         return data[room:]
 
     def _take_body(self, data: bytes) -> bytes:
-        if self._due is not None:
-            self._due += len(data) / SLOWEST_BODY
+        self._unexpected_bytes += len(data)
         super().data_received(data)
+        if self._unexpected_bytes > HEADERS_LIMIT and not self._in_headers:
+            self._refuse(HeadersTooLarge)  # trailers, or a chunk with a very long extension
         return b""
 
     def on_headers_complete(self) -> None:
-        """The parser has seen the last header."""
+        """The parser has seen the last header. What is raised here ends in `send_400_response`."""
         self._in_headers = False
+        self._unexpected_bytes = 0
+        self._too_large = sum(len(name) + len(value) for name, value in self.headers) > HEADERS_LIMIT
+        if self._too_large or len(self.pipeline) >= PIPELINED:
+            raise ValueError("more than a client may send")
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """The parser has seen some of a body, which gets more time unless its answer is out already."""
+        self._unexpected_bytes = 0
+        if self._due is not None and not self.cycle.response_complete:
+            self._due += len(body) / SLOWEST_BODY
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The parser has seen a whole request."""
@@ -127,7 +145,14 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words are not a problem's)
         """Answer what is not HTTP."""
-        self._refuse(Malformed)
+        self._refuse(HeadersTooLarge if self._too_large else Malformed)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: strangers would write the log."""
 
     def _expect_by(self, due: float) -> None:
         self._due = due
@@ -151,9 +176,12 @@ class DeadlineProtocol(HttpToolsProtocol):
             return
         self._refused = True
         cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is not None and cycle.response_complete and not self._in_headers:
+            self.transport.close()  # its answer is out, and another would be taken for the next request's
+            return
         if cycle is not None and not cycle.response_complete:
-            if not cycle.more_body:
-                cycle.keep_alive = False  # an earlier request, which is answered before the connection closes
+            if self._running is not cycle or not cycle.more_body:
+                self._close_after_earlier_requests(cycle)
                 return
             if cycle.response_started:
                 self.transport.close()
@@ -180,6 +208,13 @@ class DeadlineProtocol(HttpToolsProtocol):
             self.loop.call_later(LINGER, self.transport.close)
         else:
             self.transport.close()
+
+    def _close_after_earlier_requests(self, newest: RequestResponseCycle) -> None:
+        if newest.more_body:
+            self.pipeline.popleft()  # it is the one that is refused, and waits for the others
+        last = self.pipeline[0][0] if self.pipeline else self._running
+        if last is not None:
+            last.keep_alive = False
 
 
 def run(settings: Settings) -> None:

@@ -92,6 +92,18 @@ async def test_spellings_of_an_account_are_one(app: FastAPI, user: User) -> None
     assert code(await log_in(app, "192.0.2.1", user.email)) == LIMITED
 
 
+@pytest.mark.parametrize("odd", ["@ex{}ample.com", "@ex{}ample。com", "@ex{}ample｡com"])
+@pytest.mark.parametrize("filler", ["\ufe0f", "\u034f", "\u180b"])
+async def test_invisible_characters_make_no_other_account(app: FastAPI, user: User, odd: str, filler: str) -> None:
+    def spelled(number: int) -> str:
+        return user.email.replace("@example.com", odd.format(filler * number))
+
+    assert (await log_in(app, "192.0.2.99", spelled(3), PASSWORD)).status_code == 200
+    for number in range(LIMIT):
+        await fail(app, f"192.0.2.{number}", spelled(number), times=1)
+    assert code(await log_in(app, "192.0.2.1", user.email)) == LIMITED
+
+
 async def test_a_right_password_takes_nothing_away_and_gives_nothing_back(app: FastAPI, user: User) -> None:
     await fail(app, "192.0.2.1", user.email, times=LIMIT - 1)
     for _ in range(3):
@@ -188,6 +200,7 @@ async def test_whoever_has_a_token_guesses_no_more(
 async def test_those_who_wait_behind_a_lost_database_are_refused_at_once(
     settings: Settings, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("blog.attempts.SLOW", 0)
     app = create_app(settings)
     count, asked = Attempts._count, []
 

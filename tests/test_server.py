@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from blog import server
-from blog.server import HEADERS_LIMIT, DeadlineProtocol
+from blog.server import HEADERS_LIMIT, PIPELINED, DeadlineProtocol
 
 SHORT, LONG = 0.1, 5.0
 
@@ -37,6 +37,10 @@ async def connect(events: list[str], monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         body = b""
+        if scope["path"] == "/early":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"early"})
+            return
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -124,9 +128,79 @@ async def test_one_request_after_another(connect: Connect) -> None:
 
 
 async def test_every_request_of_a_burst_is_answered(connect: Connect) -> None:
-    async with sending(connect, (POST + b"0123456789") * 50) as (reader, _):
-        for _ in range(50):
+    async with sending(connect, (POST + b"0123456789") * 30) as (reader, _):
+        for _ in range(30):
             assert b"0123456789" in await reader.readuntil(b"0\r\n\r\n")
+
+
+async def test_more_than_a_connection_may_ask_at_once(connect: Connect) -> None:
+    async with sending(connect, GET * 5_000) as (reader, _):
+        answers = await all_of(reader)
+    assert PIPELINED <= answers.count(b"HTTP/1.1 200") <= PIPELINED + 1
+    assert answers.count(b"HTTP/1.1") == answers.count(b"HTTP/1.1 200")
+
+
+async def test_one_answer_each(connect: Connect, events: list[str]) -> None:
+    """A request under way keeps its answer when the one behind it is refused."""
+    slow = POST.replace(b"/ ", b"/slow ") + b"0123456789"
+    broken = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    async with sending(connect, slow + broken) as (reader, _):
+        answer = await all_of(reader)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert events == ["answered"]
+
+
+async def test_an_answer_before_the_body_is_the_only_one(connect: Connect) -> None:
+    async with sending(connect, POST.replace(b"/ ", b"/early ") + b"0123") as (reader, _):
+        answer = await all_of(reader)
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_a_body_that_only_trickles(connect: Connect) -> None:
+    begun = asyncio.get_running_loop().time()
+    async with sending(connect, POST.replace(b"10", b"1000")) as (reader, writer):
+
+        async def trickle() -> None:
+            while True:
+                writer.write(b"x")
+                await asyncio.sleep(SHORT / 10)
+
+        trickling = asyncio.create_task(trickle())
+        assert is_problem(await all_of(reader), 408, "request_timeout")
+        trickling.cancel()
+    assert asyncio.get_running_loop().time() - begun < 3 * SHORT
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [b"1\r\nx\r\n0\r\n" + b"A: b\r\n" * 100_000, b"1\r\nx\r\n0\r\nA: " + b"b" * 600_000, b"1;a=" + b"b" * 600_000],
+    ids=["trailers", "a trailer", "an extension"],
+)
+async def test_what_is_around_a_body_has_a_bound(connect: Connect, framing: bytes) -> None:
+    async with sending(connect, CHUNKED + framing) as (reader, _):
+        assert is_problem(await all_of(reader), 431, "headers_too_large")
+
+
+async def test_a_body_in_many_chunks(connect: Connect) -> None:
+    async with sending(connect, CHUNKED + b"1\r\nx\r\n" * 50_000 + b"0\r\nA: b\r\n\r\n") as (reader, _):
+        answer = await reader.readuntil(b"\r\n0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"x") == 50_000
+
+
+async def test_headers_are_counted_for_each_request(connect: Connect) -> None:
+    request = GET[:-2] + b"X: " + b"x" * 5_000 + b"\r\n\r\n"
+    async with sending(connect, b"") as (reader, writer):
+        for _ in range(2 * HEADERS_LIMIT // len(request)):
+            writer.write(request)
+            assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(POST + b"0123456789" + GET[:-2] + b"X: " + b"x" * (HEADERS_LIMIT + 1) + b"\r\n\r\n")
+        answer = await all_of(reader)
+    assert answer.count(b"HTTP/1.1 200") == 1
 
 
 async def test_an_earlier_request_is_answered_first(connect: Connect, events: list[str]) -> None:

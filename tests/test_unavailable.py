@@ -13,10 +13,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import URL, insert, make_url, text
+from sqlalchemy.exc import DBAPIError, InternalError, NotSupportedError, OperationalError, ProgrammingError
 
 from blog.app import create_app
-from blog.database import alembic_config
+from blog.database import alembic_config, refusal_for
 from blog.dependencies import Session
+from blog.errors import Conflict, DatabaseUnavailable, Refusal, Unstorable
 from blog.models import LoginFailure, now
 from blog.settings import Settings
 from tests.answers import code
@@ -65,7 +67,12 @@ class TestRefused:
         ],
     )
     async def test_by_the_database_or_its_driver(
-        self, settings: Settings, app: FastAPI, row: dict[str, Any], refusal: tuple[int, str]
+        self,
+        settings: Settings,
+        app: FastAPI,
+        row: dict[str, Any],
+        refusal: tuple[int, str],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         given = {"key": "k", "failures": 1, "expires_at": now()}
         other = create_app(settings)
@@ -79,7 +86,7 @@ class TestRefused:
         async with other.router.lifespan_context(other), client_of(other) as client:
             response = await client.post("/add")
         assert code(response) == refusal
-        assert str(2**63) not in response.text
+        assert str(2**63) not in response.text + caplog.text
 
     async def test_too_long(self, settings: Settings, app: FastAPI, engine_name: str) -> None:
         if engine_name == "sqlite":
@@ -144,6 +151,26 @@ class TestSilence:
                 answers = await asyncio.gather(*asked, client.get("/health"))
         assert [code(answer) for answer in answers[:3]] == [UNAVAILABLE] * 3
         assert answers[3].status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "refusal"),
+    [
+        (DBAPIError, "25006", DatabaseUnavailable),  # a server that became a standby
+        (DBAPIError, "40P01", DatabaseUnavailable),
+        (DBAPIError, "57P03", DatabaseUnavailable),
+        (DBAPIError, "23505", Conflict),
+        (DBAPIError, "22003", Unstorable),
+        (DBAPIError, "42601", None),
+        (InternalError, None, DatabaseUnavailable),
+        (NotSupportedError, None, DatabaseUnavailable),  # a table was altered while it was served
+        (OperationalError, None, DatabaseUnavailable),
+        (ProgrammingError, None, None),
+    ],
+)
+def test_refusal_for(kind: type[DBAPIError], state: str | None, refusal: type[Refusal] | None) -> None:
+    cause = type("Cause", (Exception,), {"sqlstate": state})()
+    assert refusal_for(kind("SELECT 1", {}, cause)) is refusal
 
 
 class TestReady:

@@ -8,7 +8,7 @@ import importlib.metadata
 import secrets
 import unicodedata
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio.to_thread
 from passlib.context import CryptContext
@@ -20,8 +20,8 @@ BCRYPT_BYTES = 72
 """What plain bcrypt reads of a password."""
 
 CONCURRENT_HASHES = 1
-"""Hashes under way at once: bcrypt lets go of the interpreter lock, and a second would take the
-second core from everybody who only reads."""
+"""Hashes under way at once in a process: bcrypt lets go of the interpreter lock, and a second would
+take the second core from everybody who only reads."""
 
 QUEUE_TIMEOUT = 4
 """Seconds that a password waits for its turn: about a dozen at bcrypt's cost of 12."""
@@ -43,7 +43,8 @@ class PasswordHasher:
             bcrypt_sha256__rounds=rounds,
             bcrypt__rounds=rounds,
         )
-        self._limiter = anyio.CapacityLimiter(CONCURRENT_HASHES)
+        self._verifying = anyio.CapacityLimiter(CONCURRENT_HASHES)
+        self._making = anyio.CapacityLimiter(CONCURRENT_HASHES)
         password = secrets.token_hex()
         try:
             # What an unknown user's password is compared with, so that the answer takes as long.
@@ -54,18 +55,9 @@ class PasswordHasher:
         if not works or self._context.verify(password + "x", self._nobodys_hash):
             raise RuntimeError(_cure())
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    def turn(self) -> AbstractAsyncContextManager[None]:
         """The turn of one password, whatever is done about it. Raises Busy when too many wait."""
-        try:
-            with anyio.fail_after(QUEUE_TIMEOUT):
-                await self._limiter.acquire()
-        except TimeoutError:
-            raise Busy from None
-        try:
-            yield
-        finally:
-            self._limiter.release()
+        return _turn_at(self._verifying)
 
     async def hash(self, password: str) -> str:
         """A new hash, at most 128 characters, of a password that the schema has let through.
@@ -75,7 +67,9 @@ class PasswordHasher:
         password = _normalized(password)
         if len(password) < self._min_length:
             raise WeakPassword(f"A password needs at least {self._min_length} characters.")
-        async with self.turn():
+        # Only the first of those who want a new one waits among those who log in: a flood of
+        # registrations holds up itself.
+        async with _turn_at(self._making), self.turn():
             return await anyio.to_thread.run_sync(self._context.hash, password)
 
     async def verify(self, password: str, known: str | None) -> tuple[bool, str | None]:
@@ -97,6 +91,19 @@ class PasswordHasher:
             return self._context.verify_and_update(password, known)
         except Exception:  # NUL, a lone surrogate, a hash of another kind: passlib has an error for each
             return False, None
+
+
+@asynccontextmanager
+async def _turn_at(limiter: anyio.CapacityLimiter) -> AsyncIterator[None]:
+    try:
+        with anyio.fail_after(QUEUE_TIMEOUT):
+            await limiter.acquire()
+    except TimeoutError:
+        raise Busy from None
+    try:
+        yield
+    finally:
+        limiter.release()
 
 
 def _normalized(password: str) -> str:

@@ -496,6 +496,18 @@ class TestDelete:
         admin = factory.login(await factory.admin())
         assert (await client.get(f"/blog/{kept.id}", headers=admin)).status_code == 200
 
+    async def test_many_blogs_go_by_parts(
+        self, client: httpx.AsyncClient, factory: Factory, statements: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("blog.repository.user.BLOGS_AT_ONCE", 2)
+        user, bob, login = await factory.user(), await factory.user("Bob"), factory.login(await factory.admin())
+        for _ in range(5):
+            await factory.blog(user)
+        for whose, query, verb in ((user, f"?blogs=reassign&to={bob.id}", "UPDATE"), (bob, "?blogs=delete", "DELETE")):
+            statements.clear()
+            assert (await delete(client, whose, login, query)).status_code == 204
+            assert len([sql for sql in statements if sql.startswith(verb) and "blog" in sql]) == 3
+
     async def test_while_the_user_writes(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
         user, login = await factory.logged_in()
         writes = [client.post("/blog/", json={"title": "x", "body": "x"}, headers=login) for _ in range(20)]

@@ -4,6 +4,7 @@ import asyncio
 import importlib.metadata
 import threading
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -112,6 +113,23 @@ async def test_nobody_waits_for_ever_for_a_turn(hasher: PasswordHasher, monkeypa
         waiting = [asyncio.create_task(hasher.hash(PASSWORD)) for _ in range(3)]
         assert {type(outcome) for outcome in await asyncio.gather(*waiting, return_exceptions=True)} == {Busy}
     assert await hasher.hash(PASSWORD)
+
+
+async def test_a_flood_of_new_passwords_holds_up_itself(hasher: PasswordHasher) -> None:
+    order: list[str] = []
+
+    async def note(name: str, act: Awaitable[Any]) -> None:
+        await act
+        order.append(name)
+
+    async def verify() -> None:
+        async with hasher.turn():
+            await hasher.verify(PASSWORD, "x")
+
+    registrations = [asyncio.create_task(note("registered", hasher.hash(PASSWORD))) for _ in range(20)]
+    await asyncio.sleep(0)
+    await asyncio.gather(note("logged in", verify()), *registrations)
+    assert order.index("logged in") <= 2
 
 
 def test_bcrypt_that_fails_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
