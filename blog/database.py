@@ -1,8 +1,8 @@
 """Engines and session makers, and what SQLite, PostgreSQL and MariaDB each need."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Self, cast
@@ -58,6 +58,9 @@ LOST = ("08", "25006", "25P03", "28", "3D", "40", "53", "55", "57", "58")
 server that only reads by now, no access, no such database, given way to another, out of resources,
 locked, shutting down, a fault of its disk."""
 
+OUTWAITED = ("40001", "40P01", "55P03", 1205, 1213)
+"""What PostgreSQL, by SQLSTATE, and MariaDB, by number, say to who waited for a lock too long or in a circle."""
+
 AT_ONCE = 20_000
 """Steps of SQLite's machine, somewhat under a millisecond, that a read may take on the event loop.
 A page of twenty blogs with their creators takes 1,500."""
@@ -75,6 +78,9 @@ class Database:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._url = settings.url
+        self.is_shared = not settings.embedded
+        """Whether other processes may write to it: a SQLite file is one process's."""
         pool_size = SQLITE_READERS if settings.embedded else settings.database_pool_size
         writer = make_engine(settings.url, pool_size=1 if settings.embedded else pool_size)
         fresh = make_engine(settings.url, pool_size=pool_size, reads_only=True)
@@ -92,6 +98,36 @@ class Database:
             connection = await session.connection()
             heads = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads())
         return set(heads) == _heads_of_code()
+
+    @property
+    def notifies(self) -> bool:
+        """Whether it tells who listens that something has happened."""
+        return self._url.get_backend_name() == "postgresql"
+
+    @asynccontextmanager
+    async def listening(
+        self, channel: str, hear: Callable[[str], None]
+    ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """A connection by which `hear` gets what is notified on a channel of PostgreSQL.
+
+        Gives what finds out whether the connection is alive. Raises OSError when it is not.
+        """
+        engine = make_engine(self._url, pool_size=1, reads_only=True)
+        try:
+            async with engine.connect() as connection:
+                driver = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
+
+                async def ask() -> None:
+                    try:
+                        await driver.fetchval("SELECT 1")
+                    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                        raise OSError("the connection that listens is lost") from error
+
+                await driver.add_listener(channel, lambda *notified: hear(str(notified[-1])))
+                await ask()
+                yield ask
+        finally:
+            await engine.dispose()
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -220,7 +256,8 @@ class OneTripCursor:
 
     async def execute(self, sql: str, parameters: Any = ()) -> Self:
         """Run one statement and take all its rows along."""
-        if self._connection.tries_at_once:
+        # The steps of a full text index are not counted: two common words that never meet took a second.
+        if self._connection.tries_at_once and " MATCH " not in sql:
             try:
                 self._run(sqlite3.Cursor.execute, sql, parameters)
             except sqlite3.OperationalError as error:
@@ -326,6 +363,14 @@ def refusal_for(error: Exception) -> type[Refusal] | None:
     if isinstance(error, gone) or state.startswith(LOST):
         return DatabaseUnavailable
     return None
+
+
+def was_outwaited(error: DBAPIError) -> bool:
+    """Whether a statement was given up because another transaction held what it waited for."""
+    cause: Any = error.orig
+    if isinstance(cause, sqlite3.OperationalError):
+        return cause.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    return any(told in OUTWAITED for told in (getattr(cause, "sqlstate", None), *cause.args[:1]))
 
 
 def alembic_config(settings: Settings) -> Config:

@@ -1,64 +1,57 @@
 """All SQL about users."""
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Literal
-from uuid import uuid4
+from collections.abc import Collection, Mapping
+from typing import Any
 
-from sqlalchemy import Delete, Row, Update, bindparam, delete, select, update
+from sqlalchemy import Delete, Select, Update, bindparam, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import SQLModel, col
 
-from blog.errors import EmailTaken, InvalidToken, UserHasBlogs, UserNotFound
-from blog.models import NAME_LENGTH, Blog, Role, User, fold, now
-from blog.repository import UserRow, assign, execute
+from blog.errors import EmailTaken, InvalidToken, Refusal, UserHasBlogs, UserNotFound
+from blog.models import NAME_LENGTH, Media, Role, User, fold, now
+from blog.repository import AnyRow, assign, newest_first
 from blog.schemas.types import Page, PageRequest
+from blog.security.access import UserRow
 
-NEWEST_BLOGS = 20
-BLOGS_AT_ONCE = 1_000
-"""Blogs that one statement deletes or gives to another, so that none outlasts the time a statement has."""
-
-BlogTitleRow = Row[int, str, datetime]
+ROWS_AT_ONCE = 1_000
+"""Images that one statement deletes or gives to another, so that none outlasts the time a statement has."""
 
 BY_ID = select(User).where(col(User.id) == bindparam("id"))
-BY_PUBLIC_ID = select(SQLModel.metadata.tables["user"]).where(col(User.public_id) == bindparam("public_id"))
 BY_EMAIL = select(User).where(col(User.email_folded) == bindparam("email"))
-NEWEST = (
-    select(col(Blog.id), col(Blog.title), col(Blog.published_at))
-    .where(col(Blog.creator_id) == bindparam("id"))
-    .order_by(col(Blog.published_at).desc(), col(Blog.id).desc())
-    .limit(NEWEST_BLOGS)
-)
 HOLD = (
     select(User)
     .where(
         col(User.id) == bindparam("id"),
         col(User.password_hash) == bindparam("password_hash"),
-        col(User.login_generation) == bindparam("generation"),
         col(User.is_active),
     )
     .with_for_update()
 )
-LOCK = select(col(User.id)).where(col(User.id) == bindparam("id")).with_for_update()
+LOCKED = BY_ID.with_for_update().execution_options(populate_existing=True)
 DELETE = delete(User).where(col(User.id) == bindparam("id")).execution_options(synchronize_session=False)
-BLOGS_OF = select(col(Blog.id)).where(col(Blog.creator_id) == bindparam("creator"))
-DELETE_BLOGS = (
-    delete(Blog).where(col(Blog.id).in_(bindparam("ids", expanding=True))).execution_options(synchronize_session=False)
-)
-REASSIGN_BLOGS = (
-    update(Blog)
-    .where(col(Blog.id).in_(bindparam("ids", expanding=True)))
-    .values(creator_id=bindparam("to"))
+MEDIA_OF = select(col(Media.id)).where(col(Media.owner_id) == bindparam("owner"))
+DELETE_MEDIA = (
+    delete(Media)
+    .where(col(Media.id).in_(bindparam("ids", expanding=True)))
     .execution_options(synchronize_session=False)
 )
-UPGRADE_HASH = (
-    update(User)
-    .where(col(User.id) == bindparam("user_id"), col(User.password_hash) == bindparam("outdated"))
-    .values(password_hash=bindparam("better"))
+REASSIGN_MEDIA = (
+    update(Media)
+    .where(col(Media.id).in_(bindparam("ids", expanding=True)))
+    .values(owner_id=bindparam("to"))
     .execution_options(synchronize_session=False)
 )
+# What lets somebody in as this user: found by the user, deleted by its key, in the order in which all others do it.
+LOGINS, _, LINKS = ACCESS = ("login_session", "personal_token", "one_time_link")
+OF_USER: dict[str, Select[int]] = {}
+DELETE_BY_ID: dict[str, Delete] = {}
+KEPT_ANSWERS = "idempotency_key"
+for name, table in ((name, SQLModel.metadata.tables[name]) for name in (*ACCESS, KEPT_ANSWERS)):
+    (key,) = table.primary_key.columns
+    OF_USER[name] = select(key).where(table.c.user_id == bindparam("owner")).order_by(key)
+    DELETE_BY_ID[name] = delete(table).where(key.in_(bindparam("ids", expanding=True)))
 
 
 class UserRepository:
@@ -71,25 +64,31 @@ class UserRepository:
         """The user with this id."""
         return await self._session.scalar(BY_ID, {"id": user_id})
 
-    async def read_by_public_id(self, public_id: str) -> UserRow | None:
-        """The user whom a token names, to be known and shown but not changed."""
-        return (await execute(self._session, BY_PUBLIC_ID, {"public_id": public_id})).one_or_none()
-
     async def get_by_email(self, email: str) -> User | None:
         """The user with this address, in whatever case it is written."""
         return await self._session.scalar(BY_EMAIL, {"email": fold(email)})
 
-    async def hold(self, user: UserRow) -> User:
-        """The user of this request's login, to be changed, and locked for this transaction.
+    async def hold(self, user: UserRow | User, *, or_raise: type[Refusal] = InvalidToken) -> User:
+        """The user who asks, to be changed, and locked for this transaction.
 
-        Raises InvalidToken when the password or the login is another by now, as after a reset that
-        came while this request waited for a hash.
+        Raises InvalidToken, or what is named instead, when the user is blocked or the password is another by now,
+        as after a reset that came while this request waited for a hash.
         """
-        seen = {"id": user.id, "password_hash": user.password_hash, "generation": user.login_generation}
+        seen = {"id": user.id, "password_hash": user.password_hash}
         held = await self._session.scalar(HOLD, seen)
         if held is None:
-            raise InvalidToken
+            raise or_raise
         return held
+
+    async def lock(self, user_id: int) -> User:
+        """The user with this id, whom nobody else changes or writes for until this transaction ends.
+
+        Raises UserNotFound.
+        """
+        user = await self._session.scalar(LOCKED, {"id": user_id})
+        if user is None:
+            raise UserNotFound
+        return user
 
     async def get_many(self, ids: Collection[int]) -> dict[int, User]:
         """Those of these users that exist, by id, and locked in one order so that two do not wait for each other."""
@@ -102,17 +101,12 @@ class UserRepository:
         statement = select(col(User.id)).where(col(User.role) == Role.ADMIN, col(User.is_active)).limit(1)
         return await self._session.scalar(statement) is not None
 
-    async def newest_blogs(self, user: User) -> Sequence[BlogTitleRow]:
-        """Id, title and time of the user's newest blogs, at most 20."""
-        return (await self._session.execute(NEWEST, {"id": user.id})).all()
-
     async def page(
         self, page: PageRequest, *, role: Role | None = None, is_active: bool | None = None, q: str | None = None
-    ) -> Page[User]:
+    ) -> Page[AnyRow]:
         """Users, the newest first; `q` is part of the name or the address, in any case."""
-        statement = select(User).order_by(col(User.id).desc()).limit(page.limit + 1)
-        if page.after is not None:
-            statement = statement.where(col(User.id) < page.after[0])
+        users = SQLModel.metadata.tables["user"]
+        statement = select(users)
         if role is not None:
             statement = statement.where(col(User.role) == role)
         if is_active is not None:
@@ -123,13 +117,10 @@ class UserRepository:
                 col(User.name_folded).contains(part, autoescape=True)
                 | col(User.email_folded).contains(part, autoescape=True)
             )
-        users = (await self._session.scalars(statement)).all()
-        more = len(users) > page.limit
-        users = users[: page.limit]
-        return Page(users, (users[-1].id,) if more else None)
+        return await newest_first(self._session, statement, users.c.id, page, {})
 
-    async def add(self, name: str, email: str, password_hash: str, *, role: Role) -> User:
-        """A new user. Raises EmailTaken."""
+    async def add(self, name: str, email: str, password_hash: str, *, role: Role, verified: bool = False) -> User:
+        """A new user, whose address may be known to be the user's. Raises EmailTaken."""
         user = User(
             name=name,
             name_folded=_folded_name(name),
@@ -137,6 +128,7 @@ class UserRepository:
             email_folded=fold(email),
             password_hash=password_hash,
             role=role,
+            email_verified_at=now() if verified else None,
         )
         self._session.add(user)
         await self._flush()
@@ -145,55 +137,60 @@ class UserRepository:
     async def update(self, user: User, changes: Mapping[str, Any]) -> User:
         """The user with these columns changed. Raises EmailTaken and UserNotFound.
 
-        Blocking ends every login, so that none comes back when the block goes.
+        Blocking ends every login, token and link, so that none comes back when the block goes. A new address
+        ends the links that went to the old one, a new role the invitations that the old one allowed.
         """
         changes = dict(changes)
         if "name" in changes:
             changes["name_folded"] = _folded_name(changes["name"])
         if "email" in changes:
             changes["email_folded"] = fold(changes["email"])
-        if changes.get("is_active") is False:
-            changes |= _new_generation(spare=None)
+            if changes["email_folded"] != user.email_folded:
+                changes.setdefault("email_verified_at", None)
         if changes:
             changes["updated_at"] = now()
         assign(user, changes)
         await self._flush()
+        if changes.get("is_active") is False:
+            await self._end(user.id, *ACCESS)
+        elif "email" in changes or "role" in changes:
+            await self._end(user.id, LINKS)
         return user
 
-    async def change_password(self, user: User, password_hash: str, *, spare: str | None = None) -> None:
-        """Set another hash and end every login but that of the token `spare`. Raises UserNotFound."""
-        await self.update(user, {"password_hash": password_hash} | _new_generation(spare=spare))
-
-    async def upgrade_hash(self, user: User, better: str) -> None:
-        """Replace the hash by a better one of the same password, unless another came in between."""
-        outdated = {"user_id": user.id, "outdated": user.password_hash, "better": better}
-        await self._session.execute(UPGRADE_HASH, outdated)
-
-    async def remove(
-        self, user_id: int, *, blogs: Literal["delete", "reassign"] | None = None, to: int | None = None
+    async def change_password(
+        self, user: User, password_hash: str, *, spare: int | None = None, **changes: Any
     ) -> None:
-        """Delete the user, and the blogs too or give them to the user `to`.
+        """Set another hash, and end every login but `spare`, every personal token, link and invitation.
 
-        Raises UserNotFound for either user, and UserHasBlogs when nothing is said of the blogs.
+        Raises UserNotFound.
         """
-        # Locked first: whoever writes a blog for this user now waits, and then finds no user.
-        if await self._session.scalar(LOCK, {"id": user_id}) is None:
-            raise UserNotFound
-        if blogs == "delete":
-            await self._each_blog_of(user_id, DELETE_BLOGS)
-        elif blogs == "reassign":
-            if await self._session.scalar(LOCK, {"id": to}) is None:
-                raise UserNotFound("There is no user with the id that the blogs should go to.")
-            await self._each_blog_of(user_id, REASSIGN_BLOGS, to=to)
+        await self.update(user, {"password_hash": password_hash} | changes)
+        await self._end(user.id, *ACCESS, spare=spare)
+
+    async def give_media(self, user_id: int, *, to: int) -> None:
+        """Give the images of this user, who is locked, to another."""
+        await self._each_image_of(user_id, REASSIGN_MEDIA, to=to)
+
+    async def remove(self, user_id: int) -> None:
+        """Delete the user, who is locked or held, with the images that are left. Raises UserHasBlogs."""
+        await self._each_image_of(user_id, DELETE_MEDIA)
+        await self._end(user_id, *ACCESS, KEPT_ANSWERS)
         try:
             await self._session.execute(DELETE, {"id": user_id})
         except IntegrityError as error:
             raise UserHasBlogs from error
 
-    async def _each_blog_of(self, creator: int, statement: Delete | Update, **values: int | None) -> None:
-        ids = (await self._session.scalars(BLOGS_OF, {"creator": creator})).all()
-        for start in range(0, len(ids), BLOGS_AT_ONCE):
-            await self._session.execute(statement, {"ids": ids[start : start + BLOGS_AT_ONCE]} | values)
+    async def _end(self, user_id: int, *tables: str, spare: int | None = None) -> None:
+        for table in tables:
+            found = await self._session.scalars(OF_USER[table], {"owner": user_id})
+            ids = [number for number in found if table != LOGINS or number != spare]
+            if ids:
+                await self._session.execute(DELETE_BY_ID[table], {"ids": ids})
+
+    async def _each_image_of(self, owner: int, statement: Delete | Update, **values: int) -> None:
+        ids = (await self._session.scalars(MEDIA_OF, {"owner": owner})).all()
+        for start in range(0, len(ids), ROWS_AT_ONCE):
+            await self._session.execute(statement, {"ids": ids[start : start + ROWS_AT_ONCE]} | values)
 
     async def _flush(self) -> None:
         try:
@@ -207,7 +204,3 @@ class UserRepository:
 def _folded_name(name: str) -> str:
     # Folding can make text longer.
     return fold(name)[: NAME_LENGTH * 2]
-
-
-def _new_generation(*, spare: str | None) -> dict[str, Any]:
-    return {"login_generation": uuid4().hex, "spared_token_id": spare}
