@@ -19,7 +19,7 @@ from blog.database import Database
 from blog.errors import DatabaseUnavailable, TooManyFailures
 from blog.middleware import WINDOW, network_of, rate_limit
 from blog.models import fold, now
-from blog.repository.login import FailureRow, LoginFailureRepository
+from blog.repository.login_failure import FailureRow, LoginFailureRepository
 from blog.security.passwords import PasswordHasher
 
 MINUTE = timedelta(seconds=WINDOW)

@@ -4,13 +4,16 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StrictBool, StringConstraints
 
-from blog.models import ABOUT_LENGTH, Role
-from blog.schemas.types import Email, Id, Input, Moment, Name, NewPassword, Omissible, OthersDoNotSee, Output, Text
+from blog.models import ABOUT_LENGTH, Role, Status
+from blog.schemas.types import AbsentIfNone, Email, Id, Input, Moment, Name, NewPassword, Omissible, Output, Text
 
 BULK_LIMIT = 100
 """Users that one bulk change takes."""
 
 About = Annotated[Text, StringConstraints(max_length=ABOUT_LENGTH), Field(examples=["Wrote the first program."])]
+OneTime = Annotated[
+    str, StringConstraints(max_length=200), Field(description="What the link holds.", examples=["blog_link_hV0sC1…"])
+]
 CurrentPassword = Annotated[str, Field(examples=["correct horse battery"])]
 
 
@@ -20,6 +23,7 @@ class UserCreate(Input):
     name: Name
     email: Email
     password: NewPassword
+    invitation: OneTime = Omissible
 
 
 class ProfileUpdate(Input):
@@ -36,6 +40,35 @@ class PasswordChange(Input):
 
     current_password: CurrentPassword
     new_password: NewPassword
+
+
+class Address(Input):
+    """Whom a link should be mailed to."""
+
+    email: Email
+
+
+class PasswordReset(Input):
+    """A new password, by somebody who has a link to it."""
+
+    token: OneTime
+    password: NewPassword
+
+
+class EmailConfirmation(Input):
+    """An address, by somebody who has a link that was sent there."""
+
+    token: OneTime
+
+
+class InvitationCreate(Input):
+    """Somebody to be invited. With an address the link is mailed there, and only this address can register with it.
+
+    Without a role it is the one that everybody gets who registers.
+    """
+
+    email: Email = Omissible
+    role: Role = Omissible
 
 
 class UserUpdate(Input):
@@ -75,6 +108,7 @@ class UserOwn(Output):
     about: str = Field(examples=["Wrote the first program."])
     role: Role
     is_active: bool
+    email_verified_at: Moment | None = Field(description="When the address was confirmed, by a link or by an admin.")
     created_at: Moment
     updated_at: Moment
 
@@ -84,7 +118,8 @@ class BlogTitle(Output):
 
     id: int = Field(examples=[7])
     title: str = Field(examples=["Notes on the engine"])
-    published_at: Moment
+    status: Status
+    published_at: Moment | None = Field(description="Null for a draft.")
 
 
 class UserPublic(Output):
@@ -93,6 +128,23 @@ class UserPublic(Output):
     id: int = Field(examples=[7])
     name: str = Field(examples=["Ada"])
     about: str = Field(examples=["Wrote the first program."])
-    email: str | None = OthersDoNotSee
+    email: str | None = AbsentIfNone
     created_at: Moment
     blogs: list[BlogTitle] = Field(description="The newest 20; the rest are at `GET /blog/?author={id}`.")
+
+
+class Invitation(Output):
+    """An invitation that nobody has used yet."""
+
+    id: int = Field(examples=[7])
+    email: str | None = Field(examples=["ada@example.com"], description="Who alone may use it, if anybody is named.")
+    role: Role
+    created_at: Moment
+    expires_at: Moment
+
+
+class InvitationCreated(Invitation):
+    """A new invitation, with what invites: it is shown here and never again."""
+
+    token: str = Field(examples=["blog_link_hV0sC1…"], description="For the `invitation` of `POST /user/`.")
+    link: str = Field(examples=["https://blog.example.com/link#invitation=blog_link_hV0sC1…"])

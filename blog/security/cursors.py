@@ -1,6 +1,7 @@
 """Cursors: where a list goes on, opaque and signed."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from itsdangerous import BadData, URLSafeSerializer
@@ -10,11 +11,14 @@ class Cursors:
     """Signs the position at which a page of a list ended.
 
     A cursor holds for one query only: `query` names the list with its filters and its order,
-    and another query refuses the cursor.
+    and another query refuses the cursor. The first of the secrets signs, each verifies.
     """
 
-    def __init__(self, secret: str) -> None:
-        self._serializer = URLSafeSerializer(secret, salt="cursor", signer_kwargs={"digest_method": hashlib.sha256})
+    def __init__(self, secrets: Sequence[str]) -> None:
+        # The serializer signs with the last.
+        self._serializer = URLSafeSerializer(
+            secrets[::-1], salt="cursor", signer_kwargs={"digest_method": hashlib.sha256}
+        )
 
     def write(self, query: str, position: tuple[Any, ...]) -> str:
         """The cursor of a position: numbers and strings."""

@@ -5,16 +5,27 @@ ignored as plain bcrypt does; plain `bcrypt` is still verified, and upgraded at 
 """
 
 import importlib.metadata
+import re
 import secrets
 import unicodedata
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import anyio.to_thread
 from passlib.context import CryptContext
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from blog.errors import Busy, WeakPassword
+from blog.errors import WeakPassword
+from blog.models import fold
 from blog.settings import PASSWORD_MAX_LENGTH
+from blog.turns import turn_at
+
+COMMON = frozenset(FREQUENCY_LISTS["passwords"])
+"""The 30,000 most common passwords of those that leaked, in lower case."""
+
+MEANINGFUL = 4
+"""Letters of a name or an address that are not in a password by chance; three are no chance as a word of their own."""
+
+WORD_OF_THREE = re.compile(r"(?<![^\W\d_])[^\W\d_]{3}(?![^\W\d_])")
 
 BCRYPT_BYTES = 72
 """What plain bcrypt reads of a password."""
@@ -31,12 +42,13 @@ class PasswordHasher:
     """Hashes and verifies without ever blocking the event loop.
 
     `rounds` is bcrypt's cost as a power of two, `min_length` what a new password needs in
-    characters. Raises RuntimeError, which names the cure, when the installed passlib and bcrypt
-    do not work with each other.
+    characters, and `site` the platform's host name, which is in no password. Raises RuntimeError,
+    which names the cure, when the installed passlib and bcrypt do not work with each other.
     """
 
-    def __init__(self, rounds: int, min_length: int) -> None:
+    def __init__(self, rounds: int, min_length: int, site: str = "") -> None:
         self._min_length = min_length
+        self._site = site
         self._context = CryptContext(
             schemes=["bcrypt_sha256", "bcrypt"],
             deprecated="auto",
@@ -57,19 +69,32 @@ class PasswordHasher:
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         """The turn of one password, whatever is done about it. Raises Busy when too many wait."""
-        return _turn_at(self._verifying)
+        return turn_at(self._verifying, patience=QUEUE_TIMEOUT)
 
-    async def hash(self, password: str) -> str:
-        """A new hash, at most 128 characters, of a password that the schema has let through.
+    def refuse_weak(self, password: str, *, name: str, email: str) -> None:
+        """Raise WeakPassword, with the reason, for a password that is no good for the user with this name and address.
 
-        Raises WeakPassword and Busy.
+        As NIST SP 800-63B-4, section 3.1.1.2, has it: what is common or belongs to its user is refused, and no
+        kind of character is demanded.
         """
         password = _normalized(password)
         if len(password) < self._min_length:
             raise WeakPassword(f"A password needs at least {self._min_length} characters.")
+        folded = fold(password)
+        if folded in COMMON:
+            raise WeakPassword("This password is one of the most common ones, which are tried first.")
+        address = fold(email)
+        words = WORD_OF_THREE.findall(folded)
+        for known in (*re.split(r"\W+", fold(name)), fold(name), address, address.partition("@")[0], self._site):
+            if known in words or (len(known) >= MEANINGFUL and known in folded):
+                raise WeakPassword("This password has your name, your address or the site's name in it.")
+
+    async def hash(self, password: str) -> str:
+        """A new hash, at most 128 characters, of a password that `refuse_weak` has let through. Raises Busy."""
+        password = _normalized(password)
         # Only the first of those who want a new one waits among those who log in: a flood of
         # registrations holds up itself.
-        async with _turn_at(self._making), self.turn():
+        async with turn_at(self._making, patience=QUEUE_TIMEOUT), self.turn():
             return await anyio.to_thread.run_sync(self._context.hash, password)
 
     async def verify(self, password: str, known: str | None) -> tuple[bool, str | None]:
@@ -91,19 +116,6 @@ class PasswordHasher:
             return self._context.verify_and_update(password, known)
         except Exception:  # NUL, a lone surrogate, a hash of another kind: passlib has an error for each
             return False, None
-
-
-@asynccontextmanager
-async def _turn_at(limiter: anyio.CapacityLimiter) -> AsyncIterator[None]:
-    try:
-        with anyio.fail_after(QUEUE_TIMEOUT):
-            await limiter.acquire()
-    except TimeoutError:
-        raise Busy from None
-    try:
-        yield
-    finally:
-        limiter.release()
 
 
 def _normalized(password: str) -> str:
