@@ -1,9 +1,6 @@
 """The app: its parts put together, its refusals put into words."""
 
-import hashlib
 import logging
-import re
-from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
@@ -11,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
@@ -21,18 +18,33 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from blog import metrics
+from blog import asyncapi, metrics
 from blog.attempts import Attempts
 from blog.database import Database, refusal_for
-from blog.dependencies import get_claims
-from blog.errors import DatabaseUnavailable, Invalid, Refusal
+from blog.dependencies import get_bearer
+from blog.diff import Differ
+from blog.errors import Answered, DatabaseUnavailable, Invalid, NotFound, Refusal
+from blog.grants import Grants
+from blog.links import LinkMailer
+from blog.live import Hub
+from blog.mail import Mailer
+from blog.markdown import Renderer
+from blog.media import Folder, Images
 from blog.middleware import METHODS, CrossOrigin, Guard, LastResort, Outside, refuse, write
-from blog.routers import authentication, blog, machine, user
+from blog.registration import Registration
+from blog.routers import authentication, blog, invitation, machine, media, room, tag, user
 from blog.schemas.problem import Fault, Problem
 from blog.security.cursors import Cursors
 from blog.security.passwords import PasswordHasher
+from blog.security.seals import Seals
 from blog.security.tokens import AccessTokens
 from blog.settings import Settings
+from blog.site import account, desk, discussion, feeds, pages
+from blog.site.kept import KeptPages, Shelf
+from blog.site.pages import hashes_of
+from blog.site.readers import Readers
+from blog.site.reading import PageRoute, refusal_page, refuse_reader
+from blog.site.rendering import Templates
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +60,12 @@ Users log in at `/login` with their e-mail address and get a bearer token; autho
 Every refusal is a problem as of RFC 9457 with a stable `code`, and every answer has an `X-Request-ID`: the request's
 own, if it has a sensible one. A path answers with and without a slash at its end, and HEAD wherever GET does. A body's
 fields are all known, and of two with one name the last counts.
+
+What goes over the WebSockets of rooms is in `/asyncapi.json`, and `/docs/rooms` is a page to try them.
 """
 
 STATIC = "/static-offline-docs"
 FRAMEWORKS_OWN = "HTTPValidationError"
-INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -60,14 +73,17 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises RuntimeError when the installed passlib and bcrypt do not fit.
     """
-    if settings.secret_key is None:
-        raise ValueError("an app needs a secret key")
-    secret, issuer = settings.secret_key.get_secret_value(), str(settings.base_url)
+    secrets = settings.secrets
     database = Database(settings)
+    passwords = PasswordHasher(settings.password_rounds, settings.password_min_length, str(settings.base_url.host))
+    attempts = Attempts(database, passwords, secrets[0], settings.login_failure_limit)
+    hub = Hub(database, settings)
+    readers = Readers(database)
+    mailer = Mailer(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with aclosing(database):
+        async with aclosing(database), aclosing(hub), aclosing(readers):
             yield
 
     metadata: dict[str, Any] = {
@@ -75,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         "version": "1.0.0",
         "description": DESCRIPTION,
         "lifespan": lifespan,
+        "openapi_tags": [{"name": name} for name in ("authentication", "user", "blog", "tag", "room", "machine")],
         "redirect_slashes": False,  # it would redirect to whatever host the request names
         "docs_url": None,
         "redoc_url": None,
@@ -83,32 +100,63 @@ def create_app(settings: Settings) -> FastAPI:
         app = FastAPIOffline(**metadata)
         app.add_api_route("/docs", _show_swagger, include_in_schema=False)
         app.add_api_route("/redoc", _show_redoc, include_in_schema=False)
+        app.add_api_route("/docs/rooms", pages.show_rooms, include_in_schema=False)
+        app.include_router(asyncapi.router)
         _complete_documentation(app)
     else:
         app = FastAPI(openapi_url=None, **metadata)
 
     app.state.settings = settings
     app.state.database = database
-    app.state.passwords = PasswordHasher(settings.password_rounds, settings.password_min_length)
-    app.state.attempts = Attempts(database, app.state.passwords, secret, settings.login_failure_limit)
-    app.state.tokens = AccessTokens(secret, issuer, settings.access_token_lifetime)
-    app.state.cursors = Cursors(secret)
+    app.state.passwords = passwords
+    app.state.attempts = attempts
+    app.state.grants = Grants(database, passwords, attempts, settings)
+    app.state.tokens = AccessTokens(secrets, settings.issuer)
+    app.state.cursors = Cursors(secrets)
+    app.state.seals = Seals(secrets)
+    app.state.mailer = mailer
+    app.state.renderer = Renderer()
+    app.state.media_folder = Folder(settings.media_folder)
+    app.state.images = Images(settings.media_pixel_limit)
+    app.state.differ = Differ()
+    app.state.hub = hub
+    app.state.templates = Templates(settings)
+    app.state.shelf = Shelf(database)
+    app.state.readers = readers
+    app.state.link_mailer = LinkMailer(database, mailer, settings.issuer)
+    app.state.registration = Registration(database, passwords, app.state.link_mailer, settings)
 
-    for router in (authentication.router, user.router, blog.router, machine.router):
+    # Blogs are asked for most, and routes are tried one by one.
+    routers = (
+        blog.router,
+        tag.router,
+        media.router,
+        room.router,
+        authentication.token_router,
+        authentication.router,
+        user.router,
+        invitation.router,
+    )
+    # What browsers ask for at paths that programs use too comes first.
+    site = (feeds.router, discussion.router, discussion.form_router, desk.router, pages.router)
+    for router in (account.router, *routers, machine.router, *site):
         app.include_router(router)
     if settings.metrics:
         app.add_api_route("/metrics", _show_metrics, include_in_schema=False)
     app.router.default = _other_spelling(app.router.app, app.router.not_found)
 
     app.add_exception_handler(Refusal, _answer_refusal)
+    app.add_exception_handler(Answered, _answer_early)
     app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    for invalid in (RequestValidationError, WebSocketRequestValidationError):
+        app.add_exception_handler(invalid, _answer_invalid)
     # asyncpg says of a server that is not there what the operating system said of it, and SQLite's driver of a number
     # that is too large what Python says.
     for error in (SQLAlchemyError, OSError, OverflowError):
         app.add_exception_handler(error, _answer_database_error)
 
     # The last is the outermost.
+    app.add_middleware(KeptPages, shelf=app.state.shelf, readers=readers)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(LastResort)
     if settings.cors_origins:
@@ -123,6 +171,8 @@ def _other_spelling(route: ASGIApp, not_found: ASGIApp) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         if "respelled" in scope or path.endswith("//"):
+            if scope["type"] == "websocket":  # which the framework would refuse with 403
+                raise NotFound
             await not_found(scope, receive, send)
         else:
             # In place, so that a refusal knows the path that was found.
@@ -164,11 +214,10 @@ def _show_redoc(request: Request) -> Response:
 
 def _documentation(page: HTMLResponse) -> Response:
     """The page, with leave for its own script alone; ReDoc's would fetch a logo from its maker's host."""
-    hashes = [b64encode(hashlib.sha256(script).digest()).decode() for script in INLINE_SCRIPT.findall(page.body)]
-    scripts = " ".join(f"'sha256-{digest}'" for digest in hashes)
     page.headers["Content-Security-Policy"] = (
-        f"default-src 'self'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-        "worker-src blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'self'; script-src 'self' {hashes_of(bytes(page.body), 'script')}; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data:; worker-src blob:; object-src 'none'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return page
 
@@ -194,16 +243,26 @@ def _complete_documentation(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-async def _answer_refusal(_: Request, refusal: Exception) -> Response:
+async def _answer_refusal(request: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, Refusal)  # noqa: S101  (Starlette looks handlers up by this class)
-    return refuse(refusal)
+    is_page = isinstance(request.scope.get("route"), PageRoute)
+    return refuse_reader(request, refusal) if is_page else refuse(refusal)
+
+
+async def _answer_early(_: Request, answered: Exception) -> Response:
+    assert isinstance(answered, Answered)  # noqa: S101
+    response = Response(answered.body, answered.status, answered.headers)
+    response.background = answered.after  # type: ignore[assignment]
+    return response
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """What the framework itself refuses: no such path, no such method, a body that cannot be read."""
     assert isinstance(error, HTTPException)  # noqa: S101
     if isinstance(error.__cause__, Refusal):  # met while the body was read
-        return refuse(error.__cause__)
+        return await _answer_refusal(request, error.__cause__)
+    if error.status_code == HTTPStatus.NOT_FOUND and "text/html" in request.headers.get("Accept", ""):
+        return refusal_page(request, NotFound())
     if error.status_code == HTTPStatus.BAD_REQUEST and (refusal := await _refused_first(request)):
         return refuse(refusal)
     title = HTTPStatus(error.status_code).phrase
@@ -220,7 +279,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
+    assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)  # noqa: S101
     if refusal := await _refused_first(request):
         return refuse(refusal)
     # Not `input` and not `ctx`: they repeat what was sent, which may be a password.
@@ -243,14 +302,14 @@ async def _refused_first(request: Request) -> Refusal | None:
     route = request.scope.get("route")
     if isinstance(route, APIRoute) and _wants_token(route.dependant):
         try:
-            await get_claims(request)
+            await get_bearer(request)
         except Refusal as refusal:
             return refusal
     return None
 
 
 def _wants_token(dependant: Dependant) -> bool:
-    return dependant.call is get_claims or any(_wants_token(dependency) for dependency in dependant.dependencies)
+    return dependant.call is get_bearer or any(_wants_token(dependency) for dependency in dependant.dependencies)
 
 
 def _allowed_methods(request: Request) -> list[str]:
@@ -266,11 +325,11 @@ def _allowed_methods(request: Request) -> list[str]:
     ]
 
 
-async def _answer_database_error(_: Request, error: Exception) -> Response:
+async def _answer_database_error(request: Request, error: Exception) -> Response:
     refusal = refusal_for(error)
     if refusal is None:
         raise error
     # Only then is there no value of somebody's in its words.
     told = error if issubclass(refusal, DatabaseUnavailable) else type(error).__name__
     logger.error("the database refuses: %s", told)
-    return refuse(refusal)
+    return await _answer_refusal(request, refusal())

@@ -15,10 +15,12 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from time import perf_counter, time
 from uuid import uuid4
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from blog import metrics
 from blog.errors import (
@@ -30,6 +32,7 @@ from blog.errors import (
     Unavailable,
     Unexpected,
     UnknownHost,
+    Unreadable,
 )
 from blog.logs import request_fields, security_event
 from blog.schemas.problem import MEDIA_TYPE, Fault, Problem, problem
@@ -49,9 +52,26 @@ IPV6_PREFIX = 64
 WINDOW = 60
 """Seconds in which a client's requests are counted."""
 
+UPLOADS = ("/media/", "/media", "/desk/media")
+FORM_AROUND_FILE = 2**16
+"""Bytes of an upload that are not the file's."""
+
+WEBSOCKET = "WS"
+"""What stands for the method of a WebSocket in the log, where it has its close code as status when we closed it."""
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-CORS_HEADERS = ("Authorization", "X-Request-ID")
-EXPOSED_HEADERS = ("Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID")
+CORS_HEADERS = ("Authorization", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID")
+EXPOSED_HEADERS = (
+    "ETag",
+    "Idempotency-Replayed",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Request-ID",
+)
 
 
 def write(body: Problem, headers: Mapping[str, str] | None = None) -> Response:
@@ -72,6 +92,11 @@ def client_of(scope: Scope) -> str:
     """The address that the request came from: the peer's, or what a trusted proxy says."""
     client = scope.get("client")
     return client[0] if client else "local"  # a Unix socket has none
+
+
+def is_of_host(origin: str, host: str) -> bool:
+    """Whether an Origin is that of a page of this Host, by whatever scheme."""
+    return origin.partition("://")[2].lower() == host.lower()
 
 
 def network_of(address: str) -> str:
@@ -127,37 +152,24 @@ class Outside:
         self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
+        """Answer one request, or let a WebSocket be."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        method, path = scope["method"], scope["path"][:LOGGED]
+        method, path = scope.get("method", WEBSOCKET), scope["path"][:LOGGED]
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
         request_fields.set({"request_id": request_id, "client": client_of(scope)})
         own = [*self._headers, (b"x-request-id", request_id.encode())]
-        status = None
+        status, ended = None, False
 
-        async def send_on(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                present = {name for name, _ in message["headers"]}
-                added = [header for header in own if header[0] not in present]
-                message = {**message, "headers": [*message["headers"], *added]}
-            elif method == "HEAD":
-                message = {**message, "body": b""}
-            await send(message)
-
-        # Whoever answers GET answers HEAD: with the same headers, and the body is left out above.
-        asked = {**scope, "method": "GET"} if method == "HEAD" else scope
-        try:
-            await self._app(asked, receive, send_on)
-        finally:
+        def end() -> None:
+            nonlocal ended
+            ended = True
             seconds = perf_counter() - began
-            if self._counts and status is not None:
+            if self._counts and status is not None and method != WEBSOCKET:
                 known = method if method in METHODS else "other"
                 metrics.observe(known, getattr(asked.get("route"), "path_format", "none"), status, seconds)
             # Not the query, where people put secrets.
@@ -169,6 +181,31 @@ class Outside:
                 "user_agent": headers.get("user-agent", "")[:LOGGED],
             }
             access.info("%s %s %s", method, path, status, extra={"fields": fields})
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            kind = message["type"].removeprefix("websocket.")
+            if kind in ("http.response.start", "accept"):
+                status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
+                answered = message.get("headers", ())
+                present = {name for name, _ in answered}
+                added = [header for header in own if header[0] not in present]
+                message = {**message, "headers": [*answered, *added]}
+            elif kind == "close":
+                status = message["code"]
+            elif method == "HEAD":
+                message = {**message, "body": b""}
+            await send(message)
+            if kind == "http.response.body" and not message.get("more_body"):
+                end()  # what goes on behind the answer, such as mail, is not its time
+
+        # Whoever answers GET answers HEAD: with the same headers, and the body is left out above.
+        asked = {**scope, "method": "GET"} if method == "HEAD" else scope
+        try:
+            await self._app(asked, receive, send_on)
+        finally:
+            if not ended:
+                end()
 
 
 class CrossOrigin(CORSMiddleware):
@@ -207,10 +244,17 @@ class LastResort:
         async def send_on(message: Message) -> None:
             nonlocal started
             started = True
-            await send(message)
+            await send_out(message)
 
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        send_out = _send_while_there(send) if scope["type"] == "websocket" else send
         try:
             await self._app(scope, receive, send_on)
+        except WebSocketDisconnect:
+            return  # nobody is there to be answered
         except Refusal as refusal:
             await refuse(refusal)(scope, receive, send)
         except asyncio.CancelledError:
@@ -220,9 +264,22 @@ class LastResort:
             raise
         except Exception:
             logger.exception("a request failed")
+            if started and scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1011, "reason": Unexpected.code})
+                return
             if started:
                 raise  # half an answer is out: the server must cut it off
             await refuse(Unexpected)(scope, receive, send)
+
+
+def _send_while_there(send: Send) -> Send:
+    async def send_on(message: Message) -> None:
+        try:
+            await send(message)
+        except OSError as error:  # which would be taken for the database that went away
+            raise WebSocketDisconnect(1006) from error
+
+    return send_on
 
 
 class Guard:
@@ -232,17 +289,19 @@ class Guard:
         self._app = app
         self._hosts = settings.known_hosts
         self._body_limit = settings.body_limit
+        self._upload_limit = settings.media_size_limit + FORM_AROUND_FILE
         self._request_limit = None if settings.request_limit is None else RequestLimit(settings.request_limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Raises TooManyRequests, UnknownHost, Malformed and BodyTooLarge."""
-        if scope["type"] != "http":
+        """Answer one request. Raises TooManyRequests, UnknownHost, Malformed, BodyTooLarge and Unreadable."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if self._request_limit is not None:
             send = with_headers(send, self._request_limit.count(client_of(scope)))
-        self._check(Headers(scope=scope))
-        left = self._body_limit
+        is_upload = scope.get("method") == "POST" and scope["path"] in UPLOADS
+        left = self._upload_limit if is_upload else self._body_limit
+        self._check(Headers(scope=scope), left)
 
         async def receive_counted() -> Message:
             nonlocal left
@@ -254,7 +313,7 @@ class Guard:
 
         await self._app(scope, receive_counted, send)
 
-    def _check(self, headers: Headers) -> None:
+    def _check(self, headers: Headers, limit: int) -> None:
         hosts = headers.getlist("host")
         matched = HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if matched is None or matched[1].lower() not in self._hosts:
@@ -262,8 +321,12 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdecimal():
             raise Malformed
-        if len(length) > len(str(self._body_limit)) or int(length) > self._body_limit:
+        if len(length) > len(str(limit)) or int(length) > limit:
             raise BodyTooLarge
+        # Forms are read in any coding that Python has: some make halves of characters, and some take minutes.
+        media_type, parameters = parse_options_header(headers.get("content-type"))
+        if media_type == b"multipart/form-data" and parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
+            raise Unreadable
 
 
 def with_headers(send: Send, headers: Mapping[str, str]) -> Send:

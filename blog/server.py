@@ -8,12 +8,15 @@ from uuid import uuid4
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
 
 from blog import metrics
-from blog.errors import HeadersTooLarge, Malformed, Refusal, TooSlow
+from blog.errors import HeadersTooLarge, Malformed, Refusal, TooManyMessages, TooSlow
 from blog.logs import configuration
 from blog.schemas.problem import MEDIA_TYPE, problem
 from blog.settings import Environment, Settings
+from blog.turns import Budget
 
 RECEIVE_TIMEOUT = 8
 """Seconds in which a request must have come; its body gets more time as it comes."""
@@ -34,6 +37,18 @@ READ_TIMEOUT = 30
 """Seconds in which a client reads some of an answer that is too long for the system's own buffers, which hold
 some megabytes and let us see nothing of slower progress."""
 
+FRAME_LIMIT = 64 * 1024
+"""Bytes of a message over a WebSocket: the longest that means something has 48,000, all in escapes."""
+
+PING_INTERVAL, PONG_TIMEOUT = 10, 10
+"""Seconds after which the other end of a WebSocket is asked whether it is there, and in which it answers."""
+
+PIECES_A_SECOND, PIECES_AT_ONCE = 50, 500
+"""Pings, pongs and pieces of messages that a WebSocket may send; whole messages the app counts itself."""
+
+STALLED = 10
+"""Seconds in which the other end of a WebSocket takes something of what is written to it."""
+
 LINGER = 2
 """Seconds to read on after a refusal: closed at once, the connection would be reset and the answer lost."""
 
@@ -41,6 +56,10 @@ GRACE = 8
 """Seconds that requests under way have when the server is asked to stop."""
 
 logger = logging.getLogger(__name__)
+silent = logging.getLogger("blog.websocket")
+silent.setLevel(logging.CRITICAL)
+"""For what uvicorn says of WebSockets, with their queries, and takes for an error when one is refused: the outermost
+layer has a line for each, and for what goes wrong."""
 
 
 class DeadlineProtocol(HttpToolsProtocol):
@@ -143,6 +162,12 @@ class DeadlineProtocol(HttpToolsProtocol):
         elif unread:
             self._watch_reader()
 
+    def handle_websocket_upgrade(self) -> None:
+        """The connection is a WebSocket from here on, and another's."""
+        self._refused = True
+        self._due = None
+        super().handle_websocket_upgrade()
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words are not a problem's)
         """Answer what is not HTTP."""
         self._refuse(HeadersTooLarge if self._too_large else Malformed)
@@ -217,6 +242,105 @@ class DeadlineProtocol(HttpToolsProtocol):
             last.keep_alive = False
 
 
+class LiveProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket. uvicorn's own waits for ever for a client that takes nothing, and logs queries."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = self.conn.logger = silent
+        self._stalled: asyncio.TimerHandle | None = None
+        self._pong = b""
+        self._lingers = False
+        self._budget = Budget(PIECES_A_SECOND, PIECES_AT_ONCE)
+
+    def pause_writing(self) -> None:
+        """More is written than the client has taken."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has taken most of it."""
+        self._forgive()
+        super().resume_writing()
+        self.transport.write(self._pong)
+        self._pong = b""
+
+    def handle_ping(self) -> None:
+        """A ping: while the client takes nothing, only the last is answered, then. RFC 6455, section 5.5.3."""
+        if not self._counts():
+            return
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self._pong = b"".join(self.conn.data_to_send())
+
+    def handle_pong(self, event: Frame) -> None:
+        """A pong, asked for or not."""
+        if self._counts():
+            super().handle_pong(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Another piece of a message, which may be empty."""
+        if self._counts():
+            super().handle_cont(event)
+
+    def handle_parser_exception(self) -> None:
+        """What came is no frame, or is refused; who sends it before the handshake is over gets no close frame."""
+        close = self.conn.close_sent
+        if close is None:
+            self.transport.abort()
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self.disconnected = self._lingers = True
+        # Closed at once, with some of what came unread, the connection would be reset and the close frame lost.
+        self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(LINGER, self.transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Some of a message, or what comes behind one that was refused."""
+        if not self._lingers:
+            super().data_received(data)
+
+    def _counts(self) -> bool:
+        """Count one more; whether it is to be looked at."""
+        if self._lingers or self.transport.is_closing():
+            return False
+        try:
+            self._budget.take()
+        except TooManyMessages as refusal:
+            self.conn.fail(CloseCode.POLICY_VIOLATION, refusal.code)
+            self.handle_parser_exception()
+            return False
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._forgive()
+        super().connection_lost(exc)
+
+    def _forgive(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+
+def protocols() -> dict[str, Any]:
+    """What uvicorn is told of connections, wherever it serves the platform."""
+    return {
+        "http": DeadlineProtocol,
+        "ws": LiveProtocol,
+        "ws_max_size": FRAME_LIMIT,
+        "ws_ping_interval": PING_INTERVAL,
+        "ws_ping_timeout": PONG_TIMEOUT,
+        "ws_per_message_deflate": False,  # fifteen kilobytes of it can hold fifteen megabytes
+        "access_log": False,  # the outermost layer writes one, with more in it
+        "server_header": False,
+        "timeout_keep_alive": KEEP_ALIVE,
+        "timeout_graceful_shutdown": GRACE,
+    }
+
+
 def run(settings: Settings) -> None:
     """Serve until asked to stop; requests under way are answered first."""
     with metrics.shared() if settings.metrics and settings.workers > 1 else nullcontext():
@@ -225,14 +349,10 @@ def run(settings: Settings) -> None:
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
-            http=DeadlineProtocol,
             lifespan="on",
             log_config=configuration(readable=settings.environment is Environment.LOCAL),
-            access_log=False,  # the outermost layer writes one, with more in it
-            server_header=False,
             # Else anybody on this machine chooses the address that is logged and limited.
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=sorted(settings.trusted_proxies),
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=GRACE,
+            **protocols(),
         )

@@ -9,7 +9,9 @@ from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
+from email_validator import EmailNotValidError, validate_email
 from pydantic import (
     AfterValidator,
     AnyHttpUrl,
@@ -113,19 +115,49 @@ class Settings(BaseSettings):
         description="Signs tokens and cursors, at least 32 bytes. "
         "With SQLite outside production one is made on first start and kept beside the database.",
     )
+    other_secret_keys: Several[SecretStr] = Field(
+        frozenset(),
+        description="Keys that verify but sign nothing, with commas between: the one before, until its tokens are "
+        "over, or the next one, while machines are changed one by one.",
+    )
     base_url: AnyHttpUrl = Field(
         AnyHttpUrl("http://127.0.0.1:8000"),
-        description="The address under which people reach the platform: issuer and audience of its tokens.",
+        description="The address under which people reach the platform: issuer and audience of its tokens, and where "
+        "its links lead. With another `BLOG_PORT` it has that port.",
     )
     access_token_lifetime: Duration = Field(
         timedelta(minutes=15),
         ge=timedelta(seconds=1),
         le=timedelta(hours=1),
-        description="How long a login lasts, an hour at most.",
+        description="How long an access token lasts, an hour at most; then it is refreshed.",
     )
-    registration: Literal["open", "closed"] = Field(
-        "open", description="`open`: anyone may register. `closed`: only admins add users, on the command line."
+    refresh_token_lifetime: Duration = Field(
+        timedelta(days=14),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=365),
+        description="How long a login lasts that is not used: each use of its refresh token begins it anew.",
     )
+    login_lifetime: Duration = Field(
+        timedelta(days=90),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=3650),
+        description="How long a login lasts that is used, before the password is asked for again.",
+    )
+    registration: Literal["open", "invited", "closed"] = Field(
+        "open",
+        description="`open`: anyone may register. `invited`: whoever has an admin's invitation. "
+        "`closed`: only admins add users, on the command line.",
+    )
+    email_verification: bool = Field(
+        False,
+        description="`true`: users log in only once they have followed a link that was sent to their address.",
+    )
+    smtp_url: SecretStr | None = Field(
+        None,
+        description="Where mail goes out: `smtp://USER:PASSWORD@HOST:587` (STARTTLS, which a password demands) or "
+        "`smtps://…`. Without it none is sent; `local` writes to the log what would be.",
+    )
+    mail_from: str | None = Field(None, description="The sender's address of that mail.")
     default_role: Literal["reader", "author"] = Field(
         "author", description="What a new user may do: `author` or `reader`."
     )
@@ -140,7 +172,8 @@ class Settings(BaseSettings):
     )
     docs_environments: Several[Environment] = Field(
         frozenset({Environment.LOCAL, Environment.STAGING}),
-        description="Environments that serve `/docs`, `/redoc` and `/openapi.json`, with commas between.",
+        description="Environments that serve `/docs`, `/redoc`, `/openapi.json` and `/asyncapi.json`, "
+        "with commas between.",
     )
     metrics: bool = Field(
         False,
@@ -165,6 +198,31 @@ class Settings(BaseSettings):
         description="Bytes that the body of a request may have. "
         "A blog of the greatest length has up to 2.4 million when it is written in `\\u` escapes.",
     )
+    media_folder: Path = Field(
+        Path("media"), description="Where images are stored: a folder, made on first start; all workers share one."
+    )
+    media_size_limit: int = Field(
+        10 * 2**20, ge=2**16, le=2**30, description="Bytes that an image may have when it is uploaded."
+    )
+    media_pixel_limit: int = Field(
+        25_000_000,
+        ge=1_000_000,
+        le=150_000_000,
+        description="Pixels that an image may have, in all its frames together; those of WebP and AVIF count twice. "
+        "Each worker takes up to 20 MB a million while it looks at one.",
+    )
+    media_quota: int = Field(
+        500 * 2**20,
+        ge=0,
+        description="Bytes that the images of one author may take together, each at least 4096.",
+    )
+    room_socket_limit: int = Field(
+        5_000, ge=1, description="WebSockets that a room takes in each worker; each needs some 30 kB."
+    )
+    user_socket_limit: int = Field(400, ge=1, description="WebSockets that one user may have open at each worker.")
+    address_socket_limit: int = Field(
+        2_000, ge=1, description="WebSockets that may be open at each worker from one address."
+    )
     allowed_hosts: Several[Host] = Field(
         frozenset(),
         description="Names under which people may reach the platform besides the base URL's, `BLOG_HOST`, `localhost` "
@@ -172,18 +230,46 @@ class Settings(BaseSettings):
     )
     cors_origins: Several[Origin] = Field(
         frozenset(),
-        description="Web sites whose scripts may use the API, as in `https://app.example.com`, with commas between.",
+        description="Web sites whose scripts may use the API and join rooms, as in `https://app.example.com`, with "
+        "commas between.",
     )
     trusted_proxies: Several[Network] = Field(
         frozenset(),
         description="Addresses or networks of the proxies in front, with commas between; only their `X-Forwarded-For` "
         "and `X-Forwarded-Proto` are believed.",
     )
+    site_title: str = Field(
+        "Blog", min_length=1, max_length=100, description="The site's name, on its pages and feeds."
+    )
+    site_description: str = Field("", max_length=300, description="What the site is about, in a sentence.")
+    site_language: str = Field(
+        "en",
+        pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$",
+        description="The language that most of it is written in, as in `en` or `pt-BR`.",
+    )
+    site_page_size: int = Field(10, ge=1, le=50, description="Posts on a page.")
+    site_accent: str = Field(
+        "#0a5fb0", pattern=r"^#[0-9a-fA-F]{6}$", description="The colour of links on pages, as in `#0a5fb0`."
+    )
+    site_templates: Path | None = Field(
+        None,
+        description="A folder with templates that go before those of the same name in `blog/site/templates`.",
+    )
     host: str = Field("127.0.0.1", description="The address that `start` listens on.")
     port: int = Field(8000, ge=1, le=65535, description="The port that `start` listens on.")
     workers: int = Field(1, ge=1, le=64, description="Processes that serve. SQLite has one writer, so it takes one.")
 
-    @field_validator("database_read_url", "secret_key", "request_limit", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _base_url_of_port(cls, values: dict[str, Any]) -> dict[str, Any]:
+        port = str(values.get("port", ""))
+        if port.isdecimal() and not values.get("base_url"):
+            return {**values, "base_url": f"http://127.0.0.1:{port}"}
+        return values
+
+    @field_validator(
+        "database_read_url", "secret_key", "smtp_url", "mail_from", "request_limit", "site_templates", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return value or None
@@ -206,6 +292,40 @@ class Settings(BaseSettings):
             raise ValueError(f"shorter than {MIN_SECRET_BYTES} bytes; make one with: openssl rand -hex 32")
         return value
 
+    @field_validator("other_secret_keys")
+    @classmethod
+    def _all_long_enough(cls, values: frozenset[SecretStr]) -> frozenset[SecretStr]:
+        for value in values:
+            cls._long_enough(value)
+        return values
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            text = value.get_secret_value()
+            try:
+                url = urlsplit(text)
+                # What is wrong with a name is found here and not with the first mail.
+                host = url.hostname and url.hostname.encode("idna")
+                known = url.scheme in ("smtp", "smtps") and host and url.port != 0
+            except ValueError:
+                known = False
+            # `urlsplit` takes line breaks away, and a space is in no name.
+            if not known or not text.isprintable() or " " in text:
+                raise ValueError("not a mail server, as in smtp://user:password@mail.example.com:587")
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _sender(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                validate_email(value, check_deliverability=False)
+            except EmailNotValidError:
+                raise ValueError("not an e-mail address, as in blog@example.com") from None
+        return value
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.secret_key is None and (not self.embedded or self.environment is Environment.PRODUCTION):
@@ -214,7 +334,23 @@ class Settings(BaseSettings):
             raise ValueError("BLOG_WORKERS: SQLite has one writer, so it is served by one process")
         if self.embedded and self.database_read_url is not None:
             raise ValueError("BLOG_DATABASE_READ_URL: SQLite has no replicas")
+        if self.smtp_url is not None and self.mail_from is None:
+            raise ValueError("BLOG_MAIL_FROM is needed with BLOG_SMTP_URL")
+        if self.email_verification and self.smtp_url is None and self.environment is not Environment.LOCAL:
+            raise ValueError("BLOG_EMAIL_VERIFICATION needs BLOG_SMTP_URL here, or nobody could log in")
         return self
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The key that signs, and behind it those that verify too. Raises ValueError without one."""
+        if self.secret_key is None:
+            raise ValueError("an app needs a secret key")
+        return tuple(key.get_secret_value() for key in (self.secret_key, *self.other_secret_keys))
+
+    @property
+    def issuer(self) -> str:
+        """The base URL without a slash at its end: issuer and audience of tokens, and what links begin with."""
+        return str(self.base_url).rstrip("/")
 
     @property
     def url(self) -> URL:

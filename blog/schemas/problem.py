@@ -6,7 +6,17 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from blog.errors import BodyTooLarge, DatabaseUnavailable, Invalid, InvalidToken, NotAuthenticated, Refusal, Unreadable
+from blog.errors import (
+    BodyTooLarge,
+    DatabaseUnavailable,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    Invalid,
+    InvalidToken,
+    NotAuthenticated,
+    Refusal,
+    Unreadable,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -15,6 +25,9 @@ BEARER = (NotAuthenticated, InvalidToken, DatabaseUnavailable)
 
 BODY = (Unreadable, BodyTooLarge, Invalid)
 """What every endpoint that takes a body may answer."""
+
+IDEMPOTENT = (IdempotencyKeyInUse, IdempotencyKeyReused)
+"""What every endpoint that takes an Idempotency-Key may answer."""
 
 LINK_TO_NEXT: dict[int | str, dict[str, Any]] = {
     200: {
@@ -27,8 +40,21 @@ LINK_TO_NEXT: dict[int | str, dict[str, Any]] = {
     }
 }
 LOCATION: dict[int | str, dict[str, Any]] = {
-    201: {"headers": {"Location": {"description": "Where it is.", "schema": {"type": "string"}}}}
+    201: {
+        "headers": {
+            "Location": {"description": "Where it is.", "schema": {"type": "string"}},
+            "Idempotency-Replayed": {
+                "description": "`true` on what an earlier request with the same Idempotency-Key was answered.",
+                "schema": {"type": "string"},
+            },
+        }
+    }
 }
+_ETAG = {"ETag": {"description": "What to send as If-Match and If-None-Match.", "schema": {"type": "string"}}}
+ETAG: dict[int | str, dict[str, Any]] = {200: {"headers": _ETAG}}
+"""A change that answers with the tag of what it made."""
+CONDITIONAL: dict[int | str, dict[str, Any]] = ETAG | {304: {"description": HTTPStatus(304).phrase, "headers": _ETAG}}
+"""A resource that is read, and need not be sent to who has it."""
 
 
 class Fault(BaseModel):
