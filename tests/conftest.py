@@ -3,14 +3,18 @@
 SQLite needs nothing. `BLOG_TEST_POSTGRESQL_URL` and `BLOG_TEST_MARIADB_URL` name servers on which
 the user may create databases; each run makes one of its own there and drops it.
 `BLOG_TEST_ENGINES` names engines that must be tested: a run that can't reach one of them fails.
+`BLOG_TEST_CHROMIUM` is the browser for what only a browser does; one that is installed is found without it.
 """
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -27,7 +31,7 @@ from sqlalchemy.engine import URL
 
 from blog.app import create_app
 from blog.database import Database, alembic_config, make_engine
-from blog.models import Blog, LoginFailure, User
+from blog.models import Blog, BlogChange, BlogSlug, IdempotencyKey, LoginFailure, Room, RoomPresence, Tag, User
 from blog.settings import Settings
 from tests.factories import Factory
 
@@ -41,13 +45,27 @@ ALL_ENGINES = ("sqlite", "postgresql", "mariadb")
 SERVERS = {name: os.environ.get(f"BLOG_TEST_{name.upper()}_URL") for name in ALL_ENGINES[1:]}
 ENGINES = [name for name in ALL_ENGINES if name == "sqlite" or SERVERS[name]]
 CURE = "set BLOG_TEST_…_URL"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WANTED_BROWSER = os.environ.get("BLOG_TEST_CHROMIUM")
+CHROMIUM = next(filter(None, map(shutil.which, [WANTED_BROWSER] if WANTED_BROWSER else BROWSERS)), None)
+MEDIA = Path(tempfile.gettempdir()) / f"blog_test_media_{uuid4().hex[:12]}"
+"""Where images are stored unless a test says otherwise; made when the first one is."""
+
 SECRET = "a secret key that only the tests use"
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For httpx, which otherwise loads every certificate anew, for longer than a server takes to answer."""
 
 
 def pytest_configure() -> None:
     missing = set(os.environ.get("BLOG_TEST_ENGINES", "").split(",")) - {""} - set(ENGINES)
     if missing:
         raise pytest.UsageError(f"no server to test {', '.join(sorted(missing))} on: {CURE}")
+    if WANTED_BROWSER and CHROMIUM is None:
+        raise pytest.UsageError(f"no browser at {WANTED_BROWSER}: see BLOG_TEST_CHROMIUM")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(MEDIA, ignore_errors=True)
 
 
 def pytest_report_header() -> str:
@@ -61,11 +79,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def covered() -> str:
     left_out = [name for name in ALL_ENGINES if name not in ENGINES]
     hint = f"; not {', '.join(left_out)}: {CURE}" if left_out else ""
-    return f"engines: {', '.join(ENGINES)}{hint}"
+    no_browser = "" if CHROMIUM else "; no browser: set BLOG_TEST_CHROMIUM"
+    return f"engines: {', '.join(ENGINES)}{hint}{no_browser}"
 
 
 async def on_server(url: URL, statement: str) -> None:
-    engine = make_engine(url, pool_size=1, reads_only=True)
+    # Dropping a database waits until all that was written is on the disk, for longer on a busy machine than the
+    # platform waits for a statement; one that migrates has no such limit.
+    engine = make_engine(url, pool_size=1, reads_only=True, migrates=True)
     try:
         async with engine.connect() as connection:
             await connection.exec_driver_sql(statement)
@@ -127,7 +148,7 @@ class made_database:  # noqa: N801  (a context manager reads as a verb)
 def make_settings(url: URL | None = None, **changes: Any) -> Settings:
     if url is not None:
         changes["database_url"] = url.render_as_string(hide_password=False)
-    given: dict[str, Any] = {"secret_key": SECRET, "password_rounds": 4} | changes
+    given: dict[str, Any] = {"secret_key": SECRET, "password_rounds": 4, "media_folder": MEDIA} | changes
     return Settings(_env_file=None, **given)
 
 
@@ -138,9 +159,22 @@ def settings(database_url: URL) -> Settings:
 
 @pytest.fixture(scope="session")
 async def shared_app(settings: Settings, anyio_backend: str) -> AsyncIterator[FastAPI]:
-    app = create_app(settings)
-    async with app.router.lifespan_context(app):
-        yield app
+    app = patient_app(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blog.security.passwords.QUEUE_TIMEOUT", 30)  # which is looked at when a password waits
+        async with app.router.lifespan_context(app):
+            yield app
+
+
+def patient_app(settings: Settings) -> FastAPI:
+    """An app for many requests at once: what they come to must not depend on what else the machine does meanwhile.
+
+    The tests of deadlines make impatient ones.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("POOL", "CONNECT", "STATEMENT", "LOCK", "ANSWER"):
+            patch.setattr(f"blog.database.{name}_TIMEOUT", 30)
+        return create_app(settings)
 
 
 @pytest.fixture
@@ -153,8 +187,10 @@ async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
     yield shared_app
     database: Database = shared_app.state.database
     async with database.write.begin() as session:
-        for table in (Blog, User, LoginFailure):
+        # The rest goes with its blog or user.
+        for table in (Room, RoomPresence, Blog, BlogSlug, BlogChange, Tag, User, LoginFailure, IdempotencyKey):
             await session.execute(delete(table))
+    shared_app.state.shelf.doubt()  # by no request that it could know of
 
 
 @pytest.fixture
@@ -189,9 +225,20 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", note)
 
 
+def crowd() -> float:
+    """How many processes want each core, and so how many times as long one may take; 1 where nothing else runs."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def answers(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/ready").is_success
+        return httpx.get(f"http://127.0.0.1:{port}/ready", verify=NO_TLS).is_success
     except httpx.TransportError:
         return False
 
@@ -202,9 +249,7 @@ def serving(folder: Path) -> Iterator[str]:
 
     What it prints and logs is in `server.log` there.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # Not a pipe: nobody reads it while the tests ask, and a server that can't write its log stands still.
     log = folder / "server.log"
     with log.open("w") as output:

@@ -15,6 +15,7 @@ from blog.attempts import Attempts
 from blog.models import LoginFailure, User, now
 from blog.settings import Settings
 from tests.answers import code
+from tests.conftest import patient_app
 from tests.factories import PASSWORD, Factory
 
 WRONG = "not the password"
@@ -130,7 +131,7 @@ async def test_all_addresses_of_an_ipv6_customer_are_one(app: FastAPI, user: Use
 
 async def test_a_burst_counts_as_so_many(app: FastAPI, settings: Settings, user: User) -> None:
     """Through two workers, which know nothing of each other but the database."""
-    other = create_app(settings)
+    other = patient_app(settings)
     async with other.router.lifespan_context(other):
         asked = [log_in((app, other)[number % 2], "192.0.2.1", user.email) for number in range(40)]
         answers = [code(answer) for answer in await asyncio.gather(*asked)]
@@ -148,6 +149,18 @@ async def test_headers_say_what_is_left(app: FastAPI, user: User) -> None:
     assert response.headers["ratelimit-policy"] == '"login";q=10;w=60'
     assert response.headers["ratelimit"].startswith('"login";r=9;t=')
     assert (await log_in(app, "192.0.2.1", user.email)).headers["ratelimit"].startswith('"login";r=8;')
+
+
+async def test_the_wait_is_what_is_left_of_the_minute(
+    app: FastAPI, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blog.attempts.now", lambda: now() - timedelta(seconds=20))
+    await fail(app, "192.0.2.1", user.email)
+    monkeypatch.undo()
+    response = await log_in(app, "192.0.2.1", user.email)
+    assert code(response) == LIMITED
+    assert 1 <= int(response.headers["retry-after"]) <= 40
+    assert response.headers["ratelimit"].startswith('"login";r=0;t=')
 
 
 async def test_a_minute_later(app: FastAPI, user: User, monkeypatch: pytest.MonkeyPatch) -> None:

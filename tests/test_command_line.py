@@ -3,26 +3,39 @@
 import asyncio
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import alembic.command
 import httpx
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 from typer.testing import CliRunner, Result
 
 from blog import __main__ as command_line
+from blog.app import create_app
 from blog.database import Database, alembic_config
-from blog.models import Role, User
+from blog.markdown import VERSION, render
+from blog.media import Folder, remake
+from blog.models import Blog, OneTimeLink, Role, User, now
+from blog.repository.blog import BlogRepository
+from blog.repository.media import MediaRepository
 from blog.repository.user import UserRepository
+from blog.schemas.blog import BlogWrite
 from blog.security.passwords import PasswordHasher
-from tests.conftest import SECRET, make_settings, serving
-from tests.factories import PASSWORD
+from tests.conftest import NO_TLS, SECRET, client_of, free_port, make_settings, serving
+from tests.factories import PASSWORD, Factory, bearer, blog_row
+from tests.images import image_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,6 +104,11 @@ class TestUserAdd:
         assert user.role is Role.AUTHOR
         assert knows(user, PASSWORD)
 
+    def test_of_the_role_that_settings_name(self, at_head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BLOG_DEFAULT_ROLE", "reader")
+        assert "reader" in add("bob@example.com").output
+        assert "author" in add("ada@example.com", role="author").output
+
     def test_taken(self, at_head: URL) -> None:
         add()
         done = add("ADA@example.com")
@@ -102,6 +120,9 @@ class TestUserAdd:
             ({"email": "ada"}, "blog: 'ada': "),
             ({"password": "short"}, "blog: password: "),
             ({"password": ""}, "blog: password: "),
+            ({"password": "password1"}, "blog: This password is one of the most common ones"),
+            ({"password": "the secret of Ada"}, "blog: This password has your name"),
+            ({"password": "ada@example.com"}, "blog: This password has your name, your address"),
             ({"name": " "}, "blog: ' ': "),
         ],
     )
@@ -159,7 +180,6 @@ class TestUserBlock:
         assert before is not None
         assert after is not None
         assert not after.is_active
-        assert after.login_generation != before.login_generation
 
     def test_unknown(self, at_head: URL) -> None:
         done = run("user", "block", "nobody@example.com")
@@ -167,7 +187,76 @@ class TestUserBlock:
         assert done.output == "blog: There is no user with the address nobody@example.com.\n"
 
 
+@pytest.mark.parametrize(("command", "typed"), [("block", ""), ("password", "another password\n")])
+async def test_every_login_and_token_is_over(at_head: URL, command: str, typed: str) -> None:
+    """At once, on a platform that serves meanwhile."""
+    app = create_app(make_settings(at_head))
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        factory = Factory(app)
+        user, login = await factory.logged_in()
+        script, refresh_token = bearer(await factory.personal_token(user)), await factory.refresh_token(user)
+        for headers in (login, script):
+            assert (await client.get("/user/me", headers=headers)).status_code == 200
+        done = await asyncio.to_thread(run, "user", command, user.email, stdin=typed)
+        assert done.exit_code == 0, done.output
+        for headers in (login, script):
+            assert (await client.get("/user/me", headers=headers)).status_code == 401
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        assert (await client.post("/login", data=form)).status_code == 400
+
+
+class TestUserRescue:
+    def test_a_link_to_a_new_password(self, at_head: URL) -> None:
+        add()
+        done = run("user", "rescue", "ADA@example.com")
+        assert done.exit_code == 0
+        link = re.fullmatch(r"http://127\.0\.0\.1:8000/link#password_reset=(blog_link_[\w-]{43})\n", done.stdout)
+        assert link
+        assert done.stderr == "It is good once, for 30 minutes.\n"
+
+        async def use() -> list[int]:
+            app = create_app(make_settings(at_head))
+            async with app.router.lifespan_context(app), client_of(app) as client:
+                body = {"token": link[1], "password": "another password"}
+                return [(await client.post("/password-reset/confirm", json=body)).status_code for _ in range(2)]
+
+        assert asyncio.run(use()) == [204, 400]
+        assert knows(user_of(at_head, "ada@example.com"), "another password")
+
+    def test_a_link_ends(self, at_head: URL) -> None:
+        add()
+        before = now()
+        run("user", "rescue", "ada@example.com")
+
+        async def read() -> OneTimeLink:
+            database = Database(make_settings(at_head))
+            async with database.fresh() as session:
+                link = (await session.scalars(sa.select(OneTimeLink))).one()
+            await database.aclose()
+            return link
+
+        link = asyncio.run(read())
+        assert timedelta(minutes=30) <= link.expires_at - before <= timedelta(minutes=31)
+
+    def test_unknown_and_blocked(self, at_head: URL) -> None:
+        add()
+        run("user", "block", "ada@example.com")
+        assert run("user", "rescue", "ada@example.com").output == "blog: ada@example.com is blocked.\n"
+        done = run("user", "rescue", "nobody@example.com")
+        assert (done.exit_code, done.output) == (1, "blog: There is no user with the address nobody@example.com.\n")
+
+
 class TestUserPassword:
+    @pytest.mark.parametrize(
+        ("password", "reason"), [("password1", "one of the most common"), ("I am ada@example.com", "your address")]
+    )
+    def test_too_easily_guessed(self, at_head: URL, password: str, reason: str) -> None:
+        add()
+        done = run("user", "password", "ada@example.com", stdin=f"{password}\n")
+        assert done.exit_code == 1
+        assert reason in done.output
+        assert knows(user_of(at_head, "ada@example.com"), PASSWORD)
+
     def test_from_a_pipe(self, at_head: URL) -> None:
         add()
         before = user_of(at_head, "ada@example.com")
@@ -176,9 +265,9 @@ class TestUserPassword:
         after = user_of(at_head, "ada@example.com")
         assert before is not None
         assert after is not None
+        assert after.email_verified_at is not None
         assert knows(after, "another password")
         assert not knows(after, PASSWORD)
-        assert after.login_generation != before.login_generation
 
     def test_asked_for_twice_on_a_terminal(self, at_head: URL) -> None:
         """A real terminal: what is typed is not shown, and two that differ are asked for again."""
@@ -223,6 +312,7 @@ class TestCheck:
             ["settings", "ok,"],
             ["database", "ok,"],
             ["schema", "ok,"],
+            ["images", "ok,"],
         ]
         assert SECRET not in done.output
 
@@ -235,6 +325,58 @@ class TestCheck:
         done = run("check")
         assert done.exit_code == 1
         assert done.output.splitlines()[-1] == "blog: schema    not at head. Run: alembic upgrade head"
+
+
+class TestRender:
+    @pytest.fixture
+    def written(self, at_head: URL) -> URL:
+        """Five blogs that another version rendered, and one of this version."""
+
+        async def write(session: AsyncSession) -> None:
+            user = await UserRepository(session).add("Ada", "ada@example.com", "", role=Role.AUTHOR)
+            rows = [blog_row(user.id, f"Blog {number}", body=f"*{number}*", renderer=0) for number in range(5)]
+            session.add_all([*rows, blog_row(user.id, "New", html="as it is")])
+
+        in_transaction(at_head, write)
+        return at_head
+
+    def test_rendered_once(self, written: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(command_line, "RENDERED_AT_ONCE", 2)
+        assert (run("render").exit_code, run("render").output) == (0, "0 blogs were rendered.\n")
+        html = [row.html.strip() for row in in_transaction(written, all_blogs)]
+        assert html == [*(f"<p><em>{number}</em></p>" for number in range(5)), "as it is"]
+
+    def test_nothing_there(self, at_head: URL) -> None:
+        done = run("render")
+        assert (done.exit_code, done.output) == (0, "0 blogs were rendered.\n")
+
+    def test_what_is_written_meanwhile_stands(self, written: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another body comes, and another blog goes, between reading what there is and storing what became of it."""
+        render_again = BlogRepository.render_again
+
+        async def late(blogs: BlogRepository, rows: Any) -> None:
+            (first, _), (second, _), *_ = rows
+            values = {"body": "Other", "html": "other", "revision": 2, "renderer": VERSION}
+            await blogs._session.execute(sa.update(Blog).where(col(Blog.id) == first.id).values(**values))
+            await blogs._session.execute(sa.delete(Blog).where(col(Blog.id) == second.id))
+            await render_again(blogs, rows)
+
+        monkeypatch.setattr(BlogRepository, "render_again", late)
+        assert run("render").exit_code == 0
+        html = [row.html.strip() for row in in_transaction(written, all_blogs)]
+        assert html == ["other", *(f"<p><em>{number}</em></p>" for number in range(2, 5)), "as it is"]
+
+
+async def all_blogs(session: AsyncSession) -> list[Blog]:
+    return list((await session.scalars(sa.select(Blog).order_by(col(Blog.id)))).all())
+
+
+def in_transaction(url: URL, act: Callable[[AsyncSession], Any]) -> Any:
+    async def do() -> Any:
+        async with aclosing(Database(make_settings(url))) as database, database.write.begin() as session:
+            return await act(session)
+
+    return asyncio.run(do())
 
 
 @pytest.mark.parametrize("arguments", [["serve"], ["user", "list"], ["check"]])
@@ -270,6 +412,7 @@ def test_database_goes_away_meanwhile(at_head: URL, monkeypatch: pytest.MonkeyPa
 class TestServe:
     @pytest.fixture
     def served(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        monkeypatch.setenv("BLOG_PORT", str(free_port()))
         monkeypatch.setattr("signal.signal", lambda *_: None)
         calls: list[dict[str, Any]] = []
         monkeypatch.setattr("uvicorn.run", lambda app, **options: calls.append(options | {"app": app}))
@@ -303,9 +446,9 @@ class TestServe:
     def test_says_where_it_is_and_how_to_make_the_first_admin(
         self, at_head: URL, monkeypatch: pytest.MonkeyPatch, served: list[Any]
     ) -> None:
-        monkeypatch.setenv("BLOG_PORT", "8123")
+        port = int(os.environ["BLOG_PORT"])
         done = run("serve")
-        assert "http://127.0.0.1:8123" in done.output
+        assert f"http://127.0.0.1:{port}" in done.output
         assert "/docs" in done.output
         assert "user add --role admin" in done.output
         add(role="admin")
@@ -314,7 +457,7 @@ class TestServe:
         assert "/docs" not in done.output
         assert "user add --role admin" not in done.output
         for options in served:
-            assert (options["app"], options["host"], options["port"]) == ("blog.main:app", "127.0.0.1", 8123)
+            assert (options["app"], options["host"], options["port"]) == ("blog.main:app", "127.0.0.1", port)
             assert options["workers"] == 1
             assert not options["proxy_headers"]
             assert not options["server_header"]
@@ -361,7 +504,7 @@ def test_stock_client_of_oauth2(server: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_headers_of_the_server(server: str) -> None:
-    assert "server" not in httpx.get(f"{server}/blog/").headers
+    assert "server" not in httpx.get(f"{server}/blog/", verify=NO_TLS).headers
 
 
 def test_port_in_use(server: str) -> None:
@@ -371,3 +514,46 @@ def test_port_in_use(server: str) -> None:
     assert done.returncode != 0
     assert "Address already in use" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class TestMediaOrphans:
+    def test_nothing(self, at_head: URL) -> None:
+        done = run("media", "orphans")
+        assert (done.exit_code, done.stdout) == (0, "")
+
+    def test_each_kind(self, at_head: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for bound in ("blog.__main__.ORPHANS_AT_ONCE", "blog.repository.media.ROWS_AT_ONCE"):
+            monkeypatch.setattr(bound, 2)
+        monkeypatch.setattr("blog.repository.media.TEXTS_AT_ONCE", 1)
+        add()
+        user = user_of(at_head, "ada@example.com")
+        assert user is not None
+        picture, folder = remake(image_of("gif"), 10_000), Folder(tmp_path / "media")
+
+        async def fill() -> list[str]:
+            async with aclosing(Database(make_settings(at_head))) as database, database.write.begin() as session:
+                media, names = MediaRepository(session), []
+                for _ in range(5):
+                    async with folder.keeping(picture) as name:
+                        await media.add(user.id, name, picture, quota=10**9)
+                    names.append(name)
+                blogs = BlogRepository(session)
+                for text in ("Text", f"![]({names[0]}) and ![](/media/{names[1]})", f"<{names[2]}>"):
+                    await blogs.add(cast(Any, user), BlogWrite(title="Notes", body=text), render(text))
+            await folder.remove(names[3])
+            return names
+
+        names = asyncio.run(fill())
+        strangers = [".draft-x", "notes.txt", f"{'0' * 32}.png"]
+        for stranger in strangers:
+            (tmp_path / "media" / stranger).write_text("")
+        done = run("media", "orphans")
+        assert done.exit_code == 0
+        assert sorted(done.stdout.splitlines()) == sorted(
+            [
+                *(f"file without an image: {stranger}" for stranger in strangers),
+                f"image without a file: {names[3]}",
+                f"image in no blog: {names[4]}",
+            ]
+        )
+        assert len(list(folder.names())) == 7  # it deletes nothing

@@ -14,8 +14,9 @@ from fastapi import FastAPI
 from blog.errors import WrongPassword
 from blog.logs import JSONFormatter, ReadableFormatter, configuration, request_fields
 from tests.conftest import client_of
-from tests.factories import PASSWORD, Factory
+from tests.factories import PASSWORD, Factory, bearer
 
+KINDS = ("access", "refresh")
 HOSTILE = "a\r\nb\x1b[31mc\u2028d\u202ee\x00f\x9bg\ud800h"
 
 
@@ -156,9 +157,60 @@ class TestSecurityEvents:
         assert (changes[0]["role"], changes[1]["is_active"]) == ("reader", False)
         assert lines.named("user_deleted")[0]["deleted"] == ada
         assert all(line["client"] == "127.0.0.1" for line in lines.lines)
-        written = str(lines.lines)
+        # On a developer's machine the log is where mail goes, which alone names addresses.
+        mails = [line for line in lines.lines if line["logger"] == "blog.mail"]
+        assert [line["to"] for line in mails] == ["ada@example.com", "b@example.com"]
+        written = str([line for line in lines.lines if line not in mails] + [line | {"to": ""} for line in mails])
+        written = written.replace("Your account's e-mail address is b@example.com from now on", "")
         for secret in (PASSWORD, "a wrong one", "another password", token, "@example.com", "$bcrypt"):
             assert secret not in written
+
+    async def test_a_secret_is_in_no_log_and_told_once(
+        self, client: httpx.AsyncClient, factory: Factory, lines: Lines
+    ) -> None:
+        answers: list[str] = []
+
+        async def note(response: httpx.Response) -> None:
+            answers.append((await response.aread()).decode())
+
+        client.event_hooks = {"response": [note]}
+        root = factory.login(await factory.admin())
+        passwords = ["the first riddle", "the second riddle", "the third riddle"]
+        weak = ["iloveyou", "Ada’s own secret", "short#1"]
+
+        made = (await client.post("/invitation/", json={}, headers=root)).json()
+        account = {"name": "Ada", "email": "ada@example.com", "invitation": made["token"]}
+        for password in (*weak, passwords[0]):
+            await client.post("/user/", json=account | {"password": password})
+        form = {"username": account["email"], "password": passwords[0]}
+        await client.post("/login", data=form | {"password": weak[0]})
+        first = (await client.post("/login", data=form)).json()
+        login = bearer(first["access_token"])
+        script = {"name": "Script", "scopes": ["user:read"], "expires_at": "2199-01-01T00:00:00Z"}
+        personal = (await client.post("/user/me/tokens", json=script, headers=login)).json()["token"]
+        assert (await client.get("/user/me", headers=bearer(personal))).status_code == 200
+        for password in (*weak, passwords[1]):
+            change = {"current_password": passwords[0], "new_password": password}
+            changed = await client.put("/user/me/password", json=change, headers=login)
+        assert changed.status_code == 204
+        await client.post("/password-reset", json={"email": account["email"]})
+        (link,) = [line["link"] for line in lines.lines if line.get("link")]
+        reset = link.rpartition("=")[2]
+        for password in (*weak, passwords[2]):
+            confirmed = await client.post("/password-reset/confirm", json={"token": reset, "password": password})
+        assert confirmed.status_code == 204
+        used = (await client.post("/login", data=form | {"password": passwords[2]})).json()
+        again = {"grant_type": "refresh_token", "refresh_token": used["refresh_token"]}
+        last = (await client.post("/login", data=again)).json()
+        assert (await client.post("/login", data=again)).status_code == 400
+        assert lines.named("refresh_token_reused")
+
+        # On a developer's machine the log is where mail goes.
+        written = str([line for line in lines.lines if line["logger"] != "blog.mail"])
+        tokens = [made["token"], personal, *(pair[f"{kind}_token"] for pair in (first, used, last) for kind in KINDS)]
+        for secret in (*passwords, *weak, reset, *tokens, "$bcrypt"):
+            assert secret not in written
+            assert sum(secret in answer for answer in answers) == (1 if secret in tokens else 0), secret
 
     async def test_too_many_failures(self, client: httpx.AsyncClient, lines: Lines) -> None:
         for _ in range(11):

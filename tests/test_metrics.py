@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
 from blog.app import create_app
-from tests.conftest import client_of, make_settings, serving
+from tests.conftest import NO_TLS, client_of, make_settings, serving
 from tests.test_command_line import at_head, environment
 
 __all__ = ["at_head", "environment"]
@@ -65,7 +65,8 @@ def test_all_workers_count_together(
     monkeypatch.setenv("BLOG_METRICS", "true")
     with serving(tmp_path) as address:
         for _ in range(20):
-            assert httpx.get(f"{address}/health").status_code == 200  # a connection each, for whichever takes it
+            # A connection each, for whichever takes it.
+            assert httpx.get(f"{address}/health", verify=NO_TLS).status_code == 200
         for _ in range(5):
-            exposition = httpx.get(f"{address}/metrics").text
+            exposition = httpx.get(f"{address}/metrics", verify=NO_TLS).text
             assert counted(exposition, route="/health", status="200") == 20

@@ -1,12 +1,13 @@
 """What holds for every request, whatever it asks for."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import BackgroundTasks, FastAPI, Request
 from starlette.responses import StreamingResponse
 
 from blog.app import create_app
@@ -133,7 +134,9 @@ class TestBody:
 
 
 class TestSecurityHeaders:
-    @pytest.mark.parametrize("path", ["/health", "/nowhere", "/user/me", "/docs", "/redoc", "/openapi.json"])
+    @pytest.mark.parametrize(
+        "path", ["/health", "/nowhere", "/user/me", "/docs", "/docs/rooms", "/redoc", "/openapi.json", "/link"]
+    )
     async def test_on_every_answer(self, anyone: httpx.AsyncClient, path: str) -> None:
         headers = (await anyone.get(path)).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -161,11 +164,11 @@ class TestSpellings:
     async def test_with_and_without_a_slash(self, anyone: httpx.AsyncClient, method: str, path: str) -> None:
         assert code(await anyone.request(method, path)) == (401, "not_authenticated")
 
-    @pytest.mark.parametrize("path", ["/docs/", "/redoc/", "/openapi.json/", "/health/"])
+    @pytest.mark.parametrize("path", ["/docs/", "/docs/rooms/", "/redoc/", "/openapi.json/", "/health/"])
     async def test_of_pages(self, anyone: httpx.AsyncClient, path: str) -> None:
         assert (await anyone.get(path)).status_code == 200
 
-    @pytest.mark.parametrize("path", ["/", "//blog", "/blog//", "//", "/blog/1//", "/nowhere/", "/%2e%2e/etc/passwd"])
+    @pytest.mark.parametrize("path", ["//blog", "/blog//", "//", "/blog/1//", "/nowhere/", "/%2e%2e/etc/passwd"])
     async def test_no_third_spelling(self, anyone: httpx.AsyncClient, path: str) -> None:
         url = httpx.URL("http://127.0.0.1:8000").copy_with(raw_path=path.encode())
         assert code(await anyone.get(url)) == (404, "not_found")
@@ -292,6 +295,21 @@ class TestCrossOrigin:
     async def test_none_by_default(self, anyone: httpx.AsyncClient) -> None:
         response = await anyone.get("/health", headers={"Origin": SITE})
         assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+async def test_what_goes_on_behind_an_answer_is_not_its_time(plain: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+    """Its line is there before a mail is sent, and there is one."""
+    lines: list[int] = []
+
+    def work(background: BackgroundTasks) -> None:
+        background.add_task(lambda: lines.append(caplog.text.count("GET /work 200")))
+
+    plain.add_api_route("/work", work)
+    async with client_of(plain) as client:
+        with caplog.at_level(logging.INFO, "blog.access"):
+            await client.get("/work")
+    assert lines == [1]
+    assert caplog.text.count("GET /work 200") == 1
 
 
 class TestLastResort:

@@ -8,29 +8,54 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import alembic.command
 import pytest
+import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 
+from blog import __main__ as command_line
+from blog import markdown
 from blog.database import Database, alembic_config, make_engine
+from blog.models import User
+from blog.repository.blog import BlogRepository
+from blog.schemas.types import PageRequest
+from blog.security.access import ALL, Caller
 from blog.settings import Settings
 from tests.conftest import SECRET, make_settings
 
 ROOT = Path(__file__).parent.parent
 VERSIONS = ROOT / "migrations" / "versions"
-TABLES = {"alembic_version", "blog", "login_failure", "user"}
+NUMBERED = {"blog", "login_session", "media", "one_time_link", "personal_token", "room", "tag", "user"}
+TABLES = NUMBERED | {
+    "alembic_version",
+    "blog_change",
+    "blog_revision",
+    "blog_slug",
+    "blog_tag",
+    "blog_text",
+    "change_counter",
+    "idempotency_key",
+    "login_failure",
+    "message",
+    "reading",
+    "room_presence",
+}
+INDEX = {"blog_terms", "blog_terms_config", "blog_terms_data", "blog_terms_idx"}
 
 # As a migration that an older version of the platform made would be found: by hand, not by today's models.
 USER = """INSERT INTO {user} (id, public_id, name, name_folded, email, email_folded, about, password_hash, role,
-    is_active, login_generation, created_at, updated_at) VALUES
-    (1, 'x', 'Ada', 'ada', 'ada@example.com', 'ada@example.com', '', '', 'author', {true}, 'x', {at}, {at})"""
+    is_active, created_at, updated_at) VALUES
+    (1, 'x', 'Ada', 'ada', 'ada@example.com', 'ada@example.com', '', '', 'author', {true}, {at}, {at})"""
+GENERATION_OF_LOGINS = (("is_active,", "is_active, login_generation,"), ("{true},", "{true}, 'x',"))
+BEFORE_LOGINS_WERE_ROWS = "8b1d0c6f2a47"
 BLOG = """INSERT INTO blog (id, title, title_folded, body, creator_id, created_at, updated_at, published_at) VALUES
     (1, 'T', 't', 'B', 1, {at}, {at}, {at}), (2, 'T', 't', 'B', 1, {at}, {at}, {at})"""
 
@@ -53,7 +78,9 @@ def run_on(url: URL, act: Any) -> Any:
 
 
 def tables(url: URL) -> set[str]:
-    return set(run_on(url, lambda connection: inspect(connection).get_table_names()))
+    """Without those that SQLite's index of words is made of, while there is one."""
+    found = set(run_on(url, lambda connection: inspect(connection).get_table_names()))
+    return found - INDEX if found >= INDEX else found
 
 
 def schema(url: URL) -> Any:
@@ -72,11 +99,11 @@ def schema(url: URL) -> Any:
     return run_on(url, read)
 
 
-def fill(url: URL) -> None:
+def fill(url: URL, *, user: str = USER) -> None:
     def insert(connection: Connection) -> None:
         quote = connection.dialect.identifier_preparer.quote
         values = {"user": quote("user"), "true": "true", "at": "'2026-01-01 00:00:00'"}
-        connection.execute(text(USER.format(**values)))
+        connection.execute(text(user.format(**values)))
         connection.execute(text(BLOG.format(**values)))
 
     run_on(url, insert)
@@ -168,8 +195,15 @@ class TestUpgrade:
         alembic.command.upgrade(config, "head")
         assert schema(new_database) == made
         if new_database.get_backend_name() == "sqlite":
-            for table in ("user", "blog"):
+            for table in NUMBERED:
                 assert "AUTOINCREMENT" in sqlite_sql(new_database, table)
+
+    def test_nobody_is_there_yet(self, config: Config, new_database: URL) -> None:
+        """Least of all an admin with a password that everybody knows."""
+        alembic.command.upgrade(config, "head")
+        for table in (sa.table(name) for name in TABLES - {"alembic_version", "change_counter"}):
+            rows = sa.select(sa.func.count()).select_from(table)
+            assert run_on(new_database, lambda connection, rows=rows: connection.scalar(rows)) == 0, table
 
     def test_the_models_are_what_the_migrations_make(self, config: Config) -> None:
         alembic.command.upgrade(config, "head")
@@ -188,6 +222,21 @@ class TestUpgrade:
         alembic.command.upgrade(config, "head")
         alembic.command.stamp(config, "head")
         assert counts(new_database) == (1, 2)
+
+    def test_from_a_version_before_logins_were_rows(self, config: Config, new_database: URL) -> None:
+        alembic.command.upgrade(config, BEFORE_LOGINS_WERE_ROWS)
+        user = USER
+        for new, old in GENERATION_OF_LOGINS:
+            user = user.replace(new, old)
+        fill(new_database, user=user)
+        alembic.command.upgrade(config, "head")
+        assert counts(new_database) == (1, 2)
+        made = schema(new_database)
+        alembic.command.downgrade(config, BEFORE_LOGINS_WERE_ROWS)
+        assert counts(new_database) == (1, 2)
+        alembic.command.upgrade(config, "head")
+        assert counts(new_database) == (1, 2)
+        assert schema(new_database) == made
 
     def test_utf8_whatever_the_server_gives(self, config: Config, new_database: URL) -> None:
         alembic.command.upgrade(config, "head")
@@ -225,6 +274,123 @@ class TestUpgrade:
         assert [process.returncode for process in processes] == [0, 0, 0], outputs
         assert tables(new_database) == TABLES
         assert sum("Running upgrade" in output for output in outputs) == 1
+
+
+STEP_ONE = "54fef35644d9"
+BEFORE_SLUGS = "c3e7a95d1f08"
+LONG = "word " * 40
+TITLES = {
+    1: "Notes on the engine",
+    2: "Notes on the engine",
+    3: "NOTES — on the: Engine!",
+    4: "織物の話 2",
+    5: "🧵🪡",
+    6: "🧵🪡",
+    7: LONG[:199] + "!",
+    8: LONG[:199] + "?",
+    9: "notes-on-the-engine-2",
+    10: "Blog 5",
+    11: "x" * 200,
+}
+SLUGS = {1: "notes-on-the-engine", 4: "織物の話-2", 5: "blog-5", 7: "-".join(["word"] * 18), 11: "x" * 91}
+BODIES = {1: "It *weaves*.", 2: "織物 🧵", 3: "> " * 150 + "deep & <b>", 4: "y" * 200_000}
+
+
+def fill_as_step_one(url: URL) -> None:
+    """With what a database of the first version holds."""
+    user = USER
+    for new, old in GENERATION_OF_LOGINS:
+        user = user.replace(new, old)
+    insert = text(
+        "INSERT INTO blog (id, title, title_folded, body, creator_id, created_at, updated_at, published_at)"
+        " VALUES (:id, :title, :title, :body, 1, '2026-01-01 00:00:00', '2026-01-02 00:00:00', '2026-01-03 00:00:00')"
+    )
+
+    def run(connection: Connection) -> None:
+        quote = connection.dialect.identifier_preparer.quote
+        connection.execute(text(user.format(user=quote("user"), true="true", at="'2026-01-01 00:00:00'")))
+        for number, title in TITLES.items():
+            body = BODIES.get(number, "Text")
+            connection.execute(insert, {"id": number, "title": title, "body": body})
+
+    run_on(url, run)
+
+
+def rows_of(url: URL, sql: str) -> list[Any]:
+    return list(run_on(url, lambda connection: connection.execute(text(sql)).all()))
+
+
+class TestFromStepOne:
+    @pytest.fixture
+    def filled(self, config: Config, new_database: URL) -> URL:
+        alembic.command.upgrade(config, STEP_ONE)
+        fill_as_step_one(new_database)
+        alembic.command.upgrade(config, "head")
+        return new_database
+
+    def test_every_row_is_there_and_has_a_slug(self, filled: URL) -> None:
+        rows = rows_of(filled, "SELECT id, title, body, slug, is_draft, version, revision FROM blog ORDER BY id")
+        assert {row.id: row.title for row in rows} == TITLES
+        assert [row.body for row in rows] == [BODIES.get(number, "Text") for number in TITLES]
+        slugs = {row.id: row.slug for row in rows}
+        assert len(set(slugs.values())) == len(slugs)
+        assert {number: slugs[number] for number in SLUGS} == SLUGS
+        assert all(slugs[number].startswith("notes-on-the-engine") for number in (1, 2, 3, 9))
+        assert all(1 <= len(slug) <= 100 for slug in slugs.values())
+        assert dict(rows_of(filled, "SELECT blog_id, slug FROM blog_slug")) == slugs
+        assert {(bool(row.is_draft), row.version, row.revision) for row in rows} == {(False, 1, 1)}
+        revisions = rows_of(filled, "SELECT blog_id, number, title, editor_id FROM blog_revision")
+        assert {row.blog_id: row.title for row in revisions} == TITLES
+        assert {(row.number, row.editor_id) for row in revisions} == {(1, 1)}
+        changes = rows_of(filled, "SELECT blog_id, number, public_number, public_since FROM blog_change")
+        assert {row.blog_id for row in changes} == set(TITLES)
+        assert {tuple(row)[1:] for row in changes} == {(1, 1, 1)}
+
+    def test_down_and_up_again(self, config: Config, filled: URL) -> None:
+        made = schema(filled)
+        before = rows_of(filled, "SELECT id, title, slug FROM blog ORDER BY id")
+        alembic.command.downgrade(config, BEFORE_SLUGS)
+        assert counts(filled) == (1, len(TITLES))
+        alembic.command.upgrade(config, "head")
+        assert rows_of(filled, "SELECT id, title, slug FROM blog ORDER BY id") == before
+        assert schema(filled) == made
+
+    @pytest.mark.parametrize("change", ["is_draft = true", "published_at = '2100-01-01 00:00:00'"])
+    def test_not_down_while_something_is_hidden(self, config: Config, filled: URL, change: str) -> None:
+        run_on(filled, lambda connection: connection.execute(text(f"UPDATE blog SET {change} WHERE id = 2")))
+        before = rows_of(filled, "SELECT id, title, slug FROM blog ORDER BY id")
+        with pytest.raises(CommandError, match="1 blogs are no public ones"):
+            alembic.command.downgrade(config, BEFORE_SLUGS)
+        assert rows_of(filled, "SELECT id, title, slug FROM blog ORDER BY id") == before
+
+    def test_rendered_and_found(
+        self, filled: URL, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("BLOG_DATABASE_URL", filled.render_as_string(hide_password=False))
+        monkeypatch.setenv("BLOG_SECRET_KEY", SECRET)
+        monkeypatch.setattr("blog.__main__.RENDERED_AT_ONCE", 4)
+        for number in (len(TITLES), 0):
+            command_line.render()
+            output, errors = capsys.readouterr()
+            assert output == f"{number} blogs were rendered.\n"
+            assert ("the body of blog 3 cannot be turned into a page" in errors) == (number > 0)
+        html = dict(rows_of(filled, "SELECT id, html FROM blog"))
+        assert html[1].strip() == "<p>It <em>weaves</em>.</p>"
+        assert html[3] == f"<pre>{escape(BODIES[3])}</pre>"
+        assert {row.renderer for row in rows_of(filled, "SELECT renderer FROM blog")} == {markdown.VERSION}
+
+        async def search(q: str) -> list[int]:
+            async with aclosing(Database(make_settings(filled))) as database, database.fresh() as session:
+                user = await session.get_one(User, 1)
+                page = PageRequest(20, None)
+                found = await BlogRepository(session).search(page, q, viewer=Caller(cast("Any", user), ALL))
+                return [row["id"] for row in found.rows]
+
+        assert asyncio.run(search("weaves")) == [1]
+        assert sorted(asyncio.run(search("織物"))) == [2, 4]
+        assert sorted(asyncio.run(search("engine"))) == [1, 2, 3, 9]
+        assert asyncio.run(search("deep")) == [3]
 
 
 class TestFailingMigration:

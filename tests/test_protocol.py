@@ -16,7 +16,7 @@ import pytest
 
 from blog.settings import Settings
 from tests.answers import code
-from tests.conftest import SECRET, serving
+from tests.conftest import NO_TLS, SECRET, serving
 
 WAIT = 5
 """Seconds that an answer may take: less than the server gives a client to say what it wants."""
@@ -104,7 +104,7 @@ def get(path: bytes = b"/health", *headers: bytes, method: bytes = b"GET") -> by
 
 
 def is_alive(server: str) -> bool:
-    return httpx.get(f"{server}/health").status_code == 200
+    return httpx.get(f"{server}/health", verify=NO_TLS).status_code == 200
 
 
 CHUNKED = b"Transfer-Encoding: chunked"
@@ -376,7 +376,7 @@ def test_who_forwards_does_not_choose_the_address(server: str) -> None:
             "Forwarded": f"for=203.0.113.{number}",
             "X-Real-IP": "::1",
         }
-        answers.append(httpx.post(f"{server}/login", data=form, headers=forwarded))
+        answers.append(httpx.post(f"{server}/login", data=form, headers=forwarded, verify=NO_TLS))
     assert {answer.status_code for answer in answers[:-1]} <= {401, 429}
     assert code(answers[-1]) == (429, "too_many_failures")
     assert 0 < int(answers[-1].headers["retry-after"]) <= 60

@@ -19,6 +19,30 @@ ROOT = Path(__file__).parent.parent
 KEY = "k" * 32
 
 
+PRODUCTION = {"environment": "production", "secret_key": KEY}
+SENDER = "blog@example.com"
+NO_MAIL_SERVERS = [
+    "hunter2",
+    "mail.example.com",
+    "mail.example.com:587",
+    "https://blog:hunter2@mail.example.com",
+    "smtp:blog:hunter2@mail.example.com",
+    "smtp://",
+    "smtp://blog:hunter2@",
+    "smtp://blog:hunter2@:587",
+    "smtp://blog:hunter2@mail.example.com:0",
+    "smtp://blog:hunter2@mail.example.com:65536",
+    "smtp://blog:hunter2@mail.example.com:-1",
+    "smtp://blog:hunter2@mail.example.com:x",
+    "smtp://blog:hunter2@[::1",
+    "smtp://blog:hunter2@mail example.com",
+    "smtp://blog:hunter2@mail.example.com\nRSET",
+    "smtp://blog:hunter2@mail..example.com",
+    "smtp://blog:hunter2@" + "x" * 64 + ".example.com",
+]
+NO_SENDERS = ["hunter2", "Blog <blog@example.com>", "blog@localhost", "blog@example.com\nBcc: eve@example.com"]
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -36,6 +60,8 @@ def set_all(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         ({"environment": "prod"}, "BLOG_ENVIRONMENT: "),
         ({"environment": "production"}, "BLOG_SECRET_KEY is needed here"),
         ({"secret_key": "short but secret"}, "BLOG_SECRET_KEY: shorter than 32 bytes"),
+        ({"secret_key": "k" * 31}, "BLOG_SECRET_KEY: shorter than 32 bytes"),
+        ({"other_secret_keys": f"{KEY},short but secret"}, "BLOG_OTHER_SECRET_KEYS: shorter than 32 bytes"),
         ({"secret_key": "", "environment": "production"}, "BLOG_SECRET_KEY is needed here"),
         ({"database_url": "postgresql://u:hunter2@h/db"}, "BLOG_SECRET_KEY is needed here"),
         ({"database_url": "hunter2"}, "BLOG_DATABASE_URL: not a database URL"),
@@ -53,6 +79,20 @@ def set_all(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         ({"docs_environments": "local,everywhere"}, "BLOG_DOCS_ENVIRONMENTS: "),
         ({"default_role": "admin"}, "BLOG_DEFAULT_ROLE: "),
         ({"port": "x", "registration": "x"}, "BLOG_REGISTRATION: "),
+        ({"registration": "invite"}, "BLOG_REGISTRATION: "),
+        ({"other_secret_keys": "short but secret"}, "BLOG_OTHER_SECRET_KEYS: shorter than 32 bytes"),
+        ({"refresh_token_lifetime": "0"}, "BLOG_REFRESH_TOKEN_LIFETIME: "),
+        ({"refresh_token_lifetime": "P366D"}, "BLOG_REFRESH_TOKEN_LIFETIME: "),
+        ({"refresh_token_lifetime": "hunter2"}, "BLOG_REFRESH_TOKEN_LIFETIME: "),
+        ({"login_lifetime": "-PT1S"}, "BLOG_LOGIN_LIFETIME: "),
+        ({"login_lifetime": "P11Y"}, "BLOG_LOGIN_LIFETIME: "),
+        ({"email_verification": "hunter2"}, "BLOG_EMAIL_VERIFICATION: "),
+        ({"email_verification": "true"} | PRODUCTION, "BLOG_EMAIL_VERIFICATION needs BLOG_SMTP_URL here"),
+        ({"email_verification": "true", "smtp_url": ""} | PRODUCTION, "BLOG_EMAIL_VERIFICATION needs BLOG_SMTP_URL"),
+        *(({"smtp_url": url, "mail_from": SENDER}, "BLOG_SMTP_URL: not a mail server") for url in NO_MAIL_SERVERS),
+        ({"smtp_url": "smtp://blog:hunter2@mail.example.com"}, "BLOG_MAIL_FROM is needed with BLOG_SMTP_URL"),
+        ({"smtp_url": "smtp://mail.example.com", "mail_from": ""}, "BLOG_MAIL_FROM is needed with BLOG_SMTP_URL"),
+        *(({"mail_from": sender}, "BLOG_MAIL_FROM: not an e-mail address") for sender in NO_SENDERS),
     ],
 )
 def test_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str) -> None:
@@ -101,6 +141,23 @@ def test_docs_environments(monkeypatch: pytest.MonkeyPatch, environments: str, s
 def test_no_docs_in_production_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, environment="production", secret_key=KEY)
     assert not read_settings().serves_docs
+
+
+@pytest.mark.parametrize(
+    ("variables", "issuer"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"port": "9000"}, "http://127.0.0.1:9000"),
+        ({"port": "9000", "base_url": ""}, "http://127.0.0.1:9000"),
+        ({"port": "9000", "base_url": "https://blog.example.com"}, "https://blog.example.com"),
+        ({"port": "9000", "base_url": "https://example.com/blog/"}, "https://example.com/blog"),
+    ],
+)
+def test_links_lead_to_the_port_that_is_listened_on(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], issuer: str
+) -> None:
+    set_all(monkeypatch, **variables)
+    assert read_settings().issuer == issuer
 
 
 def test_dot_env(folder: Path) -> None:

@@ -1,29 +1,36 @@
 """What becomes of a request when the database refuses, waits, says nothing or is not there."""
 
 import asyncio
+import re
 import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import alembic.command
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import URL, insert, make_url, text
+from sqlalchemy import URL, event, func, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError, InternalError, NotSupportedError, OperationalError, ProgrammingError
 
 from blog.app import create_app
 from blog.database import alembic_config, refusal_for
 from blog.dependencies import Session
 from blog.errors import Conflict, DatabaseUnavailable, Refusal, Unstorable
-from blog.models import LoginFailure, now
+from blog.links import LinkMailer
+from blog.models import LoginFailure, Media, OneTimeLink, PersonalToken, Purpose, Role, now
+from blog.repository.link import LinkRepository
+from blog.security.access import ALL
+from blog.security.opaque import LINK, PERSONAL, make, make_refresh_token
 from blog.settings import Settings
 from tests.answers import code
 from tests.conftest import client_of, make_settings
-from tests.factories import Factory
+from tests.factories import PASSWORD, Factory, bearer
+from tests.images import image_of
 
 UNAVAILABLE = (503, "database_unavailable")
 
@@ -151,6 +158,232 @@ class TestSilence:
                 answers = await asyncio.gather(*asked, client.get("/health"))
         assert [code(answer) for answer in answers[:3]] == [UNAVAILABLE] * 3
         assert answers[3].status_code == 200
+
+
+BODIES: dict[str, Any] = {
+    "POST /user/": {"name": "Bob", "email": "bob@example.com", "password": PASSWORD},
+    "PUT /user/": [{"id": 1, "role": "reader"}],
+    "PATCH /user/me": {"name": "Bob"},
+    "PUT /user/me/password": {"current_password": PASSWORD, "new_password": PASSWORD},
+    "POST /user/me/tokens": {"name": "Script", "scopes": ["blog:read"], "expires_at": "2190-01-01T00:00:00Z"},
+    "PATCH /user/{user_id}": {"role": "reader"},
+    "POST /blog/": {"title": "Notes", "body": "Text"},
+    "PUT /blog/{blog_id}": {"title": "Notes", "body": "Text"},
+    "PATCH /blog/{blog_id}": {"title": "Notes"},
+    "POST /password-reset": {"email": "bob@example.com"},
+    "POST /password-reset/confirm": {"token": make(LINK), "password": PASSWORD},
+    "POST /email-verification": {"email": "bob@example.com"},
+    "POST /email-verification/confirm": {"token": make(LINK)},
+    "POST /invitation/": {},
+}
+FORMS: dict[str, list[dict[str, str]]] = {
+    "POST /login": [
+        {"username": "bob@example.com", "password": PASSWORD},
+        {"grant_type": "refresh_token", "refresh_token": str(make_refresh_token())},
+    ],
+    "POST /revoke": [{"token": make(PERSONAL)}, {"token": str(make_refresh_token())}],
+}
+NEEDS_NO_DATABASE = {"GET /health", "GET /.well-known/oauth-authorization-server", "GET /media/{name}"}
+
+
+class TestLost:
+    """No server is there, or no file."""
+
+    @pytest.fixture
+    async def lost(self, engine_name: str, tmp_path: Path) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        url = f"sqlite:///{tmp_path}/missing/blog.db"
+        url = url if engine_name == "sqlite" else f"{engine_name}://u:p@127.0.0.1:{port}/blog"
+        async with running(make_settings(make_url(url))) as (app, client):
+            yield app, client
+
+    @pytest.mark.parametrize("kind", ["login", "personal token"])
+    async def test_every_operation(self, lost: tuple[FastAPI, httpx.AsyncClient], kind: str) -> None:
+        app, client = lost
+        access = app.state.tokens.issue("0" * 32, "1" * 32, ALL, seconds=900)
+        login = bearer(access if kind == "login" else make(PERSONAL))
+        asked = 0
+        for path, operations in create_app(make_settings()).openapi()["paths"].items():
+            for method in map(str.upper, operations):
+                operation, url = f"{method} {path}", re.sub(r"{\w+}", "1", path)
+                if operation in NEEDS_NO_DATABASE:
+                    continue
+                for form in FORMS.get(operation, [{}]):
+                    body = {"data": form} if form else {"json": BODIES[operation]} if operation in BODIES else {}
+                    response = await client.request(method, url, headers=login, **body)
+                    assert code(response) == UNAVAILABLE, operation
+                    assert int(response.headers["retry-after"]) > 0
+                    asked += 1
+        assert asked == 53
+
+    async def test_what_needs_none(self, lost: tuple[FastAPI, httpx.AsyncClient]) -> None:
+        _, client = lost
+        for path in ("/health", "/.well-known/oauth-authorization-server", "/link"):
+            assert (await client.get(path)).status_code == 200, path
+        assert code(await client.get(f"/media/{'0' * 32}.png")) == (404, "media_not_found")
+
+    async def test_revocation_of_an_access_token(self, lost: tuple[FastAPI, httpx.AsyncClient]) -> None:
+        """RFC 7009, section 2.2.1: the client must take it that the token still exists."""
+        app, client = lost
+        access = app.state.tokens.issue("0" * 32, "1" * 32, ALL, seconds=900)
+        assert code(await client.post("/revoke", data={"token": access})) == UNAVAILABLE
+
+
+@asynccontextmanager
+async def no_writes(app: FastAPI, *, at: str = "begin") -> AsyncIterator[None]:
+    """Every transaction that would write finds at its begin, or at its commit, that the database is lost."""
+    writer = app.state.database.engines[0].sync_engine
+
+    def fail(*_: object) -> None:
+        raise OperationalError(at, {}, Exception("server closed the connection"))
+
+    event.listen(writer, at, fail)
+    try:
+        yield
+    finally:
+        event.remove(writer, at, fail)
+
+
+class TestLostHalfway:
+    """What was refused can be asked for again: what is good once is good still."""
+
+    @pytest.mark.parametrize("at", ["begin", "commit"])
+    @pytest.mark.parametrize(
+        "act",
+        [
+            "refresh",
+            "revoke",
+            "log out",
+            "end a login",
+            "make a token",
+            "delete a token",
+            "reset",
+            "verify",
+            "register",
+            "invite",
+            "upload",
+            "delete an image",
+        ],
+    )
+    async def test_once_more(
+        self, app: FastAPI, client: httpx.AsyncClient, factory: Factory, act: str, at: str
+    ) -> None:
+        user, login = await factory.logged_in()
+        admin = await factory.admin()
+        refresh_token, personal_token = await factory.refresh_token(user), await factory.personal_token(user)
+        links = {}
+        async with app.state.database.write.begin() as session:
+            for purpose in Purpose:
+                owner, role = (admin, Role.AUTHOR) if purpose is Purpose.INVITATION else (user, None)
+                _, links[purpose] = await LinkRepository(session).add(
+                    owner.id, purpose, timedelta(hours=1), email="bob@example.com", role=role
+                )
+        (token,) = (await client.get("/user/me/tokens", headers=login)).json()
+        uploading: dict[str, Any] = {"files": {"file": image_of("png")}}
+        image = (await client.post("/media/", headers=login, **uploading)).json()["url"]
+        refreshing = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        resetting = {"token": links[Purpose.PASSWORD_RESET], "password": PASSWORD}
+        registering = BODIES["POST /user/"] | {"invitation": links[Purpose.INVITATION]}
+        request: dict[str, Any]
+        path, status, request = {
+            "refresh": ("/login", 200, {"data": refreshing}),
+            "revoke": ("/revoke", 200, {"data": {"token": personal_token}}),
+            "log out": ("/logout", 204, {}),
+            "end a login": (f"/user/me/sessions/{factory.logins[user.id].id}", 204, {}),
+            "make a token": ("/user/me/tokens", 201, {"json": BODIES["POST /user/me/tokens"]}),
+            "delete a token": (f"/user/me/tokens/{token['id']}", 204, {}),
+            "reset": ("/password-reset/confirm", 204, {"json": resetting}),
+            "verify": ("/email-verification/confirm", 204, {"json": {"token": links[Purpose.EMAIL_VERIFICATION]}}),
+            "register": ("/user/", 201, {"json": registering}),
+            "invite": ("/invitation/", 201, {"json": {}}),
+            "upload": ("/media/", 201, uploading),
+            "delete an image": (image, 204, {}),
+        }[act]
+        method = "DELETE" if act in ("end a login", "delete a token", "delete an image") else "POST"
+        headers = factory.login(admin) if act == "invite" else login
+        async with no_writes(app, at=at):
+            assert code(await client.request(method, path, headers=headers, **request)) == UNAVAILABLE
+        # Neither more nor less is there than before.
+        assert len((await client.get("/user/me/tokens", headers=login)).json()) == 1
+        assert len((await client.get("/user/me/sessions", headers=login)).json()) == 2
+        assert len((await client.get("/invitation/", headers=factory.login(admin))).json()) == 1
+        assert (await client.get(image)).status_code == 200
+        async with app.state.database.fresh() as session:
+            assert await session.scalar(select(func.count()).select_from(Media)) == 1
+        assert (await client.request(method, path, headers=headers, **request)).status_code == status
+
+
+class TestBehindAnAnswer:
+    """What is done once the answer is out fails for itself: it is logged, and nobody is the worse for it."""
+
+    async def test_the_use_of_a_personal_token(
+        self, app: FastAPI, client: httpx.AsyncClient, factory: Factory, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        user = await factory.user()
+        token = await factory.personal_token(user)
+        login = bearer(token)
+        async with no_writes(app):
+            assert (await client.get("/user/me", headers=login)).json()["id"] == user.id
+        (record,) = [record for record in caplog.records if record.name == "blog.dependencies"]
+        assert record.getMessage() == "the use of a personal token was not noted: OperationalError"
+        assert record.exc_info is None
+        assert token not in caplog.text
+        (seen,) = (await client.get("/user/me/tokens", headers=login)).json()
+        assert seen["last_used_at"] is None
+        (seen,) = (await client.get("/user/me/tokens", headers=login)).json()
+        assert seen["last_used_at"] is not None  # of the use just now
+
+    async def test_the_use_of_a_personal_token_whose_row_is_locked(
+        self, hurried: httpx.AsyncClient, app: FastAPI, factory: Factory, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        user = await factory.user()
+        login = bearer(await factory.personal_token(user))
+        async with app.state.database.write.begin() as session:
+            await session.execute(update(PersonalToken).values(name="Locked"))
+            assert (await hurried.get("/user/me", headers=login)).json()["id"] == user.id
+        assert "the use of a personal token was not noted" in caplog.text
+        assert (await hurried.get("/user/me/tokens", headers=login)).status_code == 200
+
+    @pytest.mark.parametrize("path", ["/password-reset", "/email-verification"])
+    async def test_a_link(
+        self, app: FastAPI, client: httpx.AsyncClient, factory: Factory, caplog: pytest.LogCaptureFixture, path: str
+    ) -> None:
+        caplog.set_level("INFO")
+        user = await factory.user()
+        unknown = await client.post(path, json={"email": "nobody@example.com"})
+        async with no_writes(app):
+            response = await client.post(path, json={"email": user.email})
+        assert (response.status_code, response.content) == (unknown.status_code, unknown.content) == (202, b"")
+        assert response.headers.keys() == unknown.headers.keys()
+        assert "no link was made: OperationalError" in caplog.text
+        assert user.email not in caplog.text
+        caplog.clear()
+        # Nothing is kept of it: whoever asks again need not wait.
+        assert (await client.post(path, json={"email": user.email})).status_code == 202
+        assert [record.name for record in caplog.records].count("blog.mail") == 1
+
+    async def test_a_link_for_who_registers(
+        self, app: FastAPI, settings: Settings, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The user is there, and asks for a link when it does not come."""
+        async with running(settings.model_copy(update={"email_verification": True})) as (strict, client):
+            links: LinkMailer = strict.state.link_mailer
+            send = links.send_email_verification
+
+            async def send_later(*arguments: Any) -> None:
+                async with no_writes(strict):
+                    await send(*arguments)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(links, "send_email_verification", send_later)
+                assert (await client.post("/user/", json=BODIES["POST /user/"])).status_code == 201
+            assert "no link was made: OperationalError" in caplog.text
+            form = {"username": "bob@example.com", "password": PASSWORD}
+            assert code(await client.post("/login", data=form)) == (401, "email_not_verified")
+            assert (await client.post("/email-verification", json={"email": "bob@example.com"})).status_code == 202
+        async with app.state.database.fresh() as session:
+            assert await session.scalar(select(func.count()).select_from(OneTimeLink)) == 1
 
 
 @pytest.mark.parametrize(

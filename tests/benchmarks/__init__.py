@@ -9,5 +9,6 @@ table. It never fails for being slow, only for answers that are not 2xx.
 - `databases`: made, filled and dropped;
 - `load`: requests a second, p99 and memory, by wrk;
 - `statements`: SQL statements a request, counted in a process of its own;
+- `fanout`, `crowd`, `broadcast`: a room's messages to all who listen, who they are, and the floor beneath;
 - `report`: medians, ratios and the table.
 """

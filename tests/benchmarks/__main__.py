@@ -16,23 +16,29 @@ from pathlib import Path
 
 from blog.security.passwords import PasswordHasher
 from blog.settings import Settings
-from tests.benchmarks import contestants, load
+from tests.benchmarks import contestants, fanout, load
 from tests.benchmarks.bare import BODY
 from tests.benchmarks.contestants import Contestant
 from tests.benchmarks.databases import creators
+from tests.benchmarks.fanout import Fanout
 from tests.benchmarks.load import Probe
 from tests.benchmarks.report import Key, Results
 from tests.benchmarks.statements import count
 from tests.conftest import ENGINES
 from tests.factories import PASSWORD
 
+PARTS = ["requests", "rooms"]
 NO_WRK = "bench: wrk is not installed. Install it with: apt install wrk, dnf install wrk or brew install wrk"
+NO_FILES = "bench: a process may not have so many sockets here. Allow more files (ulimit -n) or measure fewer --sockets"
 
 
 def main() -> int:
     options = read_options()
-    if shutil.which("wrk") is None:
+    if "requests" in options.only and shutil.which("wrk") is None:
         log(NO_WRK)
+        return 1
+    if "rooms" in options.only and not fanout.allow_files(max(options.sockets)):
+        log(NO_FILES)
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended"))  # so that servers and databases go too
     logging.getLogger("asyncmy").setLevel(logging.ERROR)  # MariaDB warns at each migration that keys have no names
@@ -41,7 +47,11 @@ def main() -> int:
         for engine in options.engines:
             with ExitStack() as stack:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blog_bench_")))
-                Bench(engine, options, results, folder).run(stack)
+                if "requests" in options.only:
+                    with ExitStack() as servers:
+                        Bench(engine, options, results, folder).run(servers)
+                if "rooms" in options.only:
+                    measure_rooms(engine, options, results, folder)
     finally:  # what was measured before something went wrong is shown all the same
         results.print(caption(options))
     return 1 if results.failed() else 0
@@ -53,15 +63,21 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
     parser.add_argument("--runs", type=int, default=3, help="of which the median is shown")
     parser.add_argument("--connections", type=int, default=16, help="that ask at once")
+    parser.add_argument("--sockets", type=numbers, default=[100, 1_000], help="in a room, with commas between")
+    parser.add_argument("--only", choices=PARTS, nargs=1, default=PARTS, help="measure only this")
     parser.add_argument("--engines", type=engines, default=ENGINES, help=f"default: {','.join(ENGINES)}")
     return parser.parse_args()
 
 
 def sizes(text: str) -> list[int]:
-    numbers = sorted({int(part) for part in text.split(",")})
-    if numbers[0] < 100:
+    found = numbers(text)
+    if found[0] < 100:
         raise argparse.ArgumentTypeError("100 is the least")
-    return numbers
+    return found
+
+
+def numbers(text: str) -> list[int]:
+    return sorted({int(part) for part in text.split(",")})
 
 
 def engines(text: str) -> list[str]:
@@ -76,11 +92,21 @@ def caption(options: argparse.Namespace) -> str:
     authors = ", ".join(f"{creators(blogs):,} for {blogs:,}" for blogs in options.blogs)
     return (
         f"Medians of {options.runs} runs of {options.seconds} s, {options.connections} connections, one worker each; "
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, which wrk shares. Blogs of {len(BODY):,} "
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, which wrk shares. Blogs of some {len(BODY):,} "
         f"characters, read by random id; creators: {authors}.\n× compares requests a second. A page is compared with "
         "the tutorial's list, which is of all blogs with all their creators' blogs inside, asked one by one. "
         "Peak is the server's resident memory while it was measured."
     )
+
+
+def measure_rooms(engine: str, options: argparse.Namespace, results: Results, folder: Path) -> None:
+    with fanout.halls(engine, max(options.sockets), folder) as halls:
+        for number in range(options.runs):
+            log(f"{engine}: rooms, run {number + 1} of {options.runs}")
+            for sockets in options.sockets:
+                for hall in halls:
+                    samples = fanout.measure(hall, sockets, options.seconds)
+                    results.fanouts.setdefault(Fanout(engine, sockets, hall.teller), []).append(samples)
 
 
 def log(line: str) -> None:
@@ -124,6 +150,7 @@ class Bench:
                 started.append(stack.enter_context(contestants.tutorial_shape(self._engine, blogs, self._folder)))
             made = contestants.platform(self._engine, blogs, password_hash, self._folder)
             started.append(stack.enter_context(made))
+            started.append(stack.enter_context(contestants.constant_pages(started[-1], self._folder)))
             log(f"{self._engine}: {blogs:,} blogs for each, filled in {time.monotonic() - began:.0f} s")
         return started
 

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import httpx
 from jose import jwt
 
+from blog.security import access
 from blog.security.cursors import Cursors
 from blog.security.tokens import AccessTokens
 from tests.benchmarks import databases, tutorial
@@ -21,7 +22,21 @@ from tests.benchmarks.load import Probe, Server, running
 from tests.conftest import SECRET, make_settings
 from tests.factories import PASSWORD
 
-REQUESTS = CONSTANT, ONE, FIRST_PAGE, LAST_PAGE, ALL, WRITE, LOGIN, MEANWHILE = (
+SEARCHES = {
+    "a word of 1 blog in 100,000": "rare",
+    "of 1 in 1,000": "thousandth",
+    "of 1 in 10": "tenth",
+    "of every second": "second",
+    "two common words": "second third",
+    "a phrase": '"loom weaves flowers"',
+    "no blog's word": "nowhere",
+}
+"""What is searched for: see WORDS in `databases`."""
+
+PAGES = {"home": "/", "post": "/posts/blog-7", "feed": "/feed.atom"}
+KEPT, ANEW = "a kept {}", "a {} made anew"
+
+CONSTANT, ONE, FIRST_PAGE, LAST_PAGE, ALL, WRITE, LOGIN, MEANWHILE, *FOUND = REQUESTS = (
     "one constant blog",
     "GET /blog/{id}",
     "GET /blog/?limit=20",
@@ -30,8 +45,11 @@ REQUESTS = CONSTANT, ONE, FIRST_PAGE, LAST_PAGE, ALL, WRITE, LOGIN, MEANWHILE = 
     "POST /blog/",
     "POST /login",
     "GET /blog/{id} during logins",
+    *(f"?q= {kind}" for kind in SEARCHES),
+    *(form.format(page) for page in PAGES for form in (KEPT, ANEW)),
 )
-BARE, FASTAPI, TUTORIAL, PLATFORM = "bare uvicorn", "FastAPI", "tutorial", "platform"
+FOUND = FOUND[: len(SEARCHES)]
+BARE, FASTAPI, STARLETTE, TUTORIAL, PLATFORM = "bare uvicorn", "FastAPI", "Starlette", "tutorial", "platform"
 
 LIMIT = 20
 LOGINS_AT_ONCE = 4
@@ -39,7 +57,7 @@ MOST_LISTED = 10_000
 """Blogs that the tutorial's shape is asked to list: that is a gigabyte already."""
 
 LIFETIME = timedelta(hours=1)
-TOKENS = AccessTokens(SECRET, str(make_settings().base_url), LIFETIME)
+TOKENS = AccessTokens([SECRET], make_settings().issuer)
 DRIVERS = {"sqlite": "sqlite3", "postgresql": "psycopg", "mariadb": "pymysql"}
 
 
@@ -72,7 +90,27 @@ def platform(engine: str, blogs: int, password_hash: str, folder: Path) -> Itera
         with running(app, variables, folder) as server:
             _assert_last(server, last)
             reads = [(_one(ONE, blogs),), (Probe(FIRST_PAGE, f"/blog/?limit={LIMIT}"),), (last,), _logins(blogs)]
-            yield Contestant(PLATFORM, server, app, reads, [(_write(),)], blogs, variables, _token)
+            reads += [(_search(server, kind, blogs),) for kind in SEARCHES]
+            for page, path in PAGES.items():
+                # What has a query that no page knows is not kept.
+                reads += [(Probe(KEPT.format(page), path),), (Probe(ANEW.format(page), f"{path}?anew"),)]
+            yield Contestant(PLATFORM, server, app, reads, [(_write(),)], blogs, variables, token)
+
+
+@contextmanager
+def constant_pages(platform: Contestant, folder: Path) -> Iterator[Contestant]:
+    """As many bytes as each page of this platform has."""
+    app = "tests.benchmarks.page:app"
+    with running(app, {}, folder) as server:
+        sizes = {page: len(_page(platform.server, path)) for page, path in PAGES.items()}
+        reads = [(Probe(KEPT.format(page), f"/{size}"),) for page, size in sizes.items()]
+        yield Contestant(STARLETTE, server, app, reads, blogs=platform.blogs)
+
+
+def _page(server: Server, path: str) -> bytes:
+    answer = httpx.get(server.url + path, trust_env=False)
+    assert answer.headers["ETag"], "not kept"
+    return answer.raise_for_status().content
 
 
 @contextmanager
@@ -109,14 +147,22 @@ def _write() -> Probe:
 
 def _last_page() -> Probe:
     """With the cursor to which the page before the last links."""
-    cursor = Cursors(SECRET).write("/blog/?", (databases.published(LIMIT + 1), LIMIT + 1))
+    cursor = Cursors([SECRET]).write("/blog/?", (databases.published(LIMIT + 1), LIMIT + 1))
     return Probe(LAST_PAGE, f"/blog/?{urlencode({'limit': LIMIT, 'cursor': cursor})}")
 
 
 def _assert_last(server: Server, probe: Probe) -> None:
-    answer = httpx.get(server.url + probe.path, headers={"Authorization": f"Bearer {_token()}"}, trust_env=False)
+    answer = httpx.get(server.url + probe.path, headers={"Authorization": f"Bearer {token()}"}, trust_env=False)
     assert [blog["id"] for blog in answer.raise_for_status().json()] == list(range(LIMIT, 0, -1))
     assert "Link" not in answer.headers
+
+
+def _search(server: Server, kind: str, blogs: int) -> Probe:
+    """The first page of what is found, which is asked once to see that it is there."""
+    probe = Probe(f"?q= {kind}", f"/blog/?{urlencode({'q': SEARCHES[kind], 'limit': LIMIT})}")
+    answer = httpx.get(server.url + probe.path, headers={"Authorization": f"Bearer {token()}"}, trust_env=False)
+    assert len(answer.raise_for_status().json()) == min(LIMIT, databases.holding(SEARCHES[kind], blogs)), kind
+    return probe
 
 
 def _logins(blogs: int) -> tuple[Probe, Probe]:
@@ -125,8 +171,8 @@ def _logins(blogs: int) -> tuple[Probe, Probe]:
     return login, _one(MEANWHILE, blogs)
 
 
-def _token() -> str:
-    return TOKENS.issue(databases.public_id(1), databases.public_id(1))
+def token() -> str:
+    return TOKENS.issue(databases.public_id(1), databases.LOGIN, access.ALL, seconds=int(LIFETIME.total_seconds()))
 
 
 def _tutorial_token() -> str:

@@ -34,7 +34,8 @@ $choose
 done = function(summary, latency)
     local errors = summary.errors
     local failed = errors.connect + errors.read + errors.write + errors.timeout + errors.status
-    print(string.format("[%d, %d, %f, %d]", summary.requests, summary.duration, latency:percentile(99), failed))
+    local p50, p95, p99 = latency:percentile(50), latency:percentile(95), latency:percentile(99)
+    print(string.format("[%d, %d, %f, %f, %f, %d]", summary.requests, summary.duration, p50, p95, p99, failed))
 end
 """
 )
@@ -58,6 +59,8 @@ class Sample(NamedTuple):
     """Requests a second, milliseconds, requests that went wrong, and bytes of memory at the most."""
 
     rate: float
+    p50: float
+    p95: float
     p99: float
     failed: int
     memory: int | None = None
@@ -80,15 +83,22 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def running(app: str, variables: Mapping[str, str], folder: Path) -> Iterator[Server]:
     """One worker of uvicorn on a free port of loopback, ended at the end."""
+    # Not conftest's: whoever imports that loses the settings that a process of ours was given.
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--no-access-log", "--log-level", "warning"]
+    command = ["-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
+    with started([*command, "--no-access-log", "--log-level", "warning"], variables, folder, port) as server:
+        yield server
+
+
+@contextmanager
+def started(command: Sequence[str], variables: Mapping[str, str], folder: Path, port: int) -> Iterator[Server]:
+    """What Python runs as a server at this port of loopback, ended at the end."""
     log = folder / f"{port}.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            command, env=environment(variables), cwd=folder, stdout=out, stderr=subprocess.STDOUT
+            [sys.executable, *command], env=environment(variables), cwd=folder, stdout=out, stderr=subprocess.STDOUT
         )
     try:
         _wait(process, port, log)
@@ -113,8 +123,7 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
 
 def measure(server: Server, probes: Sequence[Probe], token: str, *, seconds: int, connections: int) -> list[Sample]:
     """What the server makes of these probes, all asked at the same time."""
-    with suppress(OSError):
-        Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # proc(5): makes the present the peak
+    forget_peak(server.pid)
     if probes[0].alone:
         samples = [_ask_alone(server, probes[0], token, seconds)]
     else:
@@ -122,7 +131,7 @@ def measure(server: Server, probes: Sequence[Probe], token: str, *, seconds: int
         samples = [_read_wrk(process) for process in started]
     if len(probes) > 1:
         time.sleep(PAUSE)
-    return [sample._replace(memory=_peak_memory(server.pid)) for sample in samples]
+    return [sample._replace(memory=peak_memory(server.pid)) for sample in samples]
 
 
 def _start_wrk(server: Server, probe: Probe, token: str, seconds: int, connections: int) -> "subprocess.Popen[str]":
@@ -144,8 +153,8 @@ def _read_wrk(process: "subprocess.Popen[str]") -> Sample:
     output, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"bench: wrk ended with {process.returncode}\n{output}")
-    requests, microseconds, p99, failed = json.loads(output.splitlines()[-1])
-    return Sample(requests / microseconds * 1e6, p99 / 1e3, failed)
+    requests, microseconds, p50, p95, p99, failed = json.loads(output.splitlines()[-1])
+    return Sample(requests / microseconds * 1e6, p50 / 1e3, p95 / 1e3, p99 / 1e3, failed)
 
 
 def _ask_alone(server: Server, probe: Probe, token: str, seconds: int) -> Sample:
@@ -157,7 +166,8 @@ def _ask_alone(server: Server, probe: Probe, token: str, seconds: int) -> Sample
             failed += not _answers(client, server.url + probe.path, began + TIMEOUT)
             durations.append(time.perf_counter() - began)
     durations.sort()
-    return Sample(len(durations) / sum(durations), durations[int(len(durations) * 0.99)] * 1e3, failed)
+    p50, p95, p99 = (durations[int(len(durations) * part)] * 1e3 for part in (0.5, 0.95, 0.99))
+    return Sample(len(durations) / sum(durations), p50, p95, p99, failed)
 
 
 def _answers(client: httpx.Client, url: str, deadline: float) -> bool:
@@ -174,7 +184,12 @@ def _answers(client: httpx.Client, url: str, deadline: float) -> bool:
         return False
 
 
-def _peak_memory(pid: int) -> int | None:
+def forget_peak(pid: int) -> None:
+    with suppress(OSError):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): makes the present the peak
+
+
+def peak_memory(pid: int) -> int | None:
     with suppress(OSError):
         status = Path(f"/proc/{pid}/status").read_text()
         return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), None)

@@ -5,6 +5,7 @@ PostgreSQL and MariaDB are started from the programs that are installed here; no
 - `BLOG_TEST_ENGINES` names engines that must be tested: a run without the programs of one fails.
 - `BLOG_TEST_CYCLES` is how often a server is killed, 25 by default.
 - `BLOG_TEST_OUTAGE` is for how many seconds a database is away or locked, 10 by default.
+- `BLOG_TEST_WRITING` is for how many seconds clients write while others follow and page, 30 by default.
 - `BLOG_TEST_TOLERANCE` is how many times as long as demanded things may take, 1 by default; a machine that does
   other things too needs more. What may be lost is nothing in any case.
 """
@@ -39,6 +40,7 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 CYCLES = int(os.environ.get("BLOG_TEST_CYCLES", "25"))
 OUTAGE = float(os.environ.get("BLOG_TEST_OUTAGE", "10"))
+WRITING = float(os.environ.get("BLOG_TEST_WRITING", "30"))
 TOLERANCE = float(os.environ.get("BLOG_TEST_TOLERANCE", "1"))
 
 # Ten clients' threads that each keep the interpreter for 5 ms would be seen as the platform's slowness.
@@ -61,6 +63,10 @@ class Figures:
     def at_least(self, what: str, demanded: int, seen: int) -> None:
         """How many there were: a test in which nothing happened proves nothing."""
         self._note(what, f"≥ {demanded}", str(seen), "" if seen >= demanded else "MISSED")
+
+    def no_more_than(self, what: str, demanded: int, seen: int, unit: str) -> None:
+        """Of something that takes no longer on a busy machine, and so has no tolerance."""
+        self._note(what, f"≤ {demanded} {unit}", f"{seen} {unit}", "" if seen <= demanded else "MISSED")
 
     def equal(self, what: str, demanded: object, seen: object) -> None:
         self._note(what, str(demanded), str(seen), "" if seen == demanded else "MISSED")

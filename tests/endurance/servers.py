@@ -8,7 +8,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,10 +21,13 @@ import httpx
 import sqlalchemy as sa
 
 from tests.benchmarks.databases import SYNC_DRIVERS
-from tests.conftest import ROOT, SECRET
+from tests.conftest import ROOT, SECRET, free_port
 
 START_TIMEOUT = 30
 """Seconds that a server may take to start. How long it should take is for a test to say."""
+
+ESTABLISHED = "01"
+"""What /proc/net/tcp calls a connection that both ends hold."""
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str, *, pause: float = 0.02) -> float:
@@ -36,12 +38,6 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str, *, pause:
             raise AssertionError(f"{what}: not within {seconds} s")
         time.sleep(pause)
     return time.monotonic() - begin
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def children(pid: int) -> list[int]:
@@ -57,6 +53,23 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def memory_of(pid: int) -> int:
+    """Resident memory in megabytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) // 1024
+
+
+def open_files(pid: int) -> int:
+    """How many a process has open, its connections among them."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def open_connections(port: int) -> int:
+    """How many the server at this port holds."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == ESTABLISHED for row in rows)
 
 
 @contextmanager
@@ -182,10 +195,6 @@ class DatabaseServer:
         assert self._process is not None
         self._process.send_signal(self.stop_signal)
         self._process.wait(START_TIMEOUT)
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
 
     def crash(self) -> None:
         """End every process of it at once, as a loss of power would; stop() is not needed afterwards."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.endurance.conftest import Figures
 from tests.endurance.load import Load, client_of, registered
-from tests.endurance.servers import Platform, wait_for
+from tests.endurance.servers import Platform, memory_of, open_connections, wait_for
 
 CONNECTIONS = 200
 CLOSED = 10
@@ -16,7 +16,6 @@ CLOSED_SLACK = 0.5
 GOOD_P95 = 0.1
 GIVEN_UP = 15
 UNREAD = 45
-ESTABLISHED = "01"
 
 HEAD = b"POST /user/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 KINDS = {
@@ -74,18 +73,6 @@ def test_answers_that_nobody_reads_are_thrown_away(tmp_path: Path, figures: Figu
         with client_of(platform.address) as reader:
             answer = reader.get("/blog/", headers=login)
         figures.equal("who reads is answered", (200, 20), (answer.status_code, len(answer.json())))
-
-
-def open_connections(port: int) -> int:
-    """How many the server at this port holds."""
-    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[1].endswith(f":{port:04X}") and row[3] == ESTABLISHED for row in rows)
-
-
-def memory_of(pid: int) -> int:
-    """Resident memory in megabytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) // 1024
 
 
 async def test_bad_connections_are_closed_and_hurt_nobody(tmp_path: Path, figures: Figures) -> None:

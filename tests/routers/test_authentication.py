@@ -1,12 +1,14 @@
 """`POST /login`, and what every route that wants a token does without a good one."""
 
 import json
-import warnings
+import re
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from jose import jwt
 from passlib.hash import bcrypt
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import OperationalError
@@ -15,14 +17,13 @@ from blog.app import create_app
 from blog.dependencies import Session
 from blog.models import Role, User
 from blog.repository.user import UserRepository
+from blog.security.access import ALL
 from blog.security.tokens import AccessTokens
 from blog.settings import Settings
 from tests.answers import code
 from tests.conftest import SECRET, client_of, make_settings
-from tests.factories import PASSWORD, Factory
-
-with warnings.catch_warnings(record=True):  # Authlib would rather have httpx2, and insists on saying so
-    from authlib.integrations.httpx_client import AsyncOAuth2Client
+from tests.factories import PASSWORD, Factory, bearer
+from tests.test_app import UNPROTECTED
 
 WRONG = "another password"
 
@@ -107,11 +108,13 @@ class TestLogIn:
             return verify(password, known)
 
         monkeypatch.setattr(context, "verify_and_update", note)
-        user = await factory.user()
+        user, blocked = await factory.user(), await factory.user("Bob", is_active=False)
         await log_in(client, user.email, WRONG)
+        for password in (WRONG, PASSWORD):
+            await log_in(client, blocked.email, password)
         await log_in(client, "nobody@example.com", WRONG)
         await log_in(client, "not an address", WRONG)
-        assert rounds == ["v=2,t=2b,r=4"] * 3
+        assert rounds == ["v=2,t=2b,r=4"] * 5
 
     @pytest.mark.parametrize(
         "username",
@@ -142,15 +145,50 @@ class TestLogIn:
         assert response.status_code == 200
         assert response.headers["cache-control"] == "no-store"
         token = response.json()
-        assert token == {"access_token": token["access_token"], "token_type": "bearer", "expires_in": 900}
+        assert token == {
+            "access_token": token["access_token"],
+            "token_type": "bearer",
+            "expires_in": 900,
+            "refresh_token": token["refresh_token"],
+            "scope": "blog:read blog:write room:read room:write user:read user:write",
+        }
         me = await client.get("/user/me", headers={"Authorization": f"bearer {token['access_token']}"})
         assert me.json()["email"] == user.email
+
+    async def test_a_name_of_the_program_that_cannot_be_stored(
+        self, client: httpx.AsyncClient, factory: Factory
+    ) -> None:
+        """PostgreSQL has no NUL, and nobody should be kept out for what a program calls itself."""
+        user = await factory.user()
+        form = {"username": user.email, "password": PASSWORD}
+        response = await client.post("/login", data=form, headers={"User-Agent": "a\0b"})
+        assert response.status_code == 200
+        bearer = {"Authorization": f"Bearer {response.json()['access_token']}"}
+        (login, _) = (await client.get("/user/me/sessions", headers=bearer)).json()
+        assert login["user_agent"] == "a\ufffdb"
+
+    async def test_what_a_token_tells(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        """The user by an id that stays and is nothing else, and nobody's name, address or row."""
+        user = await factory.user("Ada Lovelace", email="countess@example.com")
+        tokens = [(await log_in(client, user.email)).json()["access_token"] for _ in range(2)]
+        change = {"current_password": PASSWORD, "new_password": "a new password"}
+        await client.put("/user/me/password", json=change, headers=bearer(tokens[0]))
+        tokens.append((await log_in(client, user.email, "a new password")).json()["access_token"])
+        told = [jwt.get_unverified_claims(token) for token in tokens]
+        assert {claims["sub"] for claims in told} == {user.public_id}
+        assert UUID(user.public_id).version == 4
+        assert len({claims["sid"] for claims in told}) == 3
+        assert len({claims["jti"] for claims in told}) == 3
+        for claims in told:
+            assert set(claims) == {"iss", "aud", "sub", "iat", "exp", "jti", "sid", "scope"}
+            assert not {user.id, str(user.id), user.name, user.email} & set(claims.values())
 
     async def test_statements(self, client: httpx.AsyncClient, factory: Factory, statements: list[str]) -> None:
         user = await factory.user()
         statements.clear()
         await log_in(client, user.email)
-        assert len(statements) == 5  # the user, and for the count of failures: look, count, look, take back
+        # The user; for the count of failures: look, count, look, take back; for the login: hold the user, clear, add.
+        assert len(statements) == 8
 
     async def test_an_old_hash_is_upgraded(
         self, app: FastAPI, client: httpx.AsyncClient, factory: Factory, statements: list[str]
@@ -166,26 +204,16 @@ class TestLogIn:
         assert (await log_in(client, user.email)).status_code == 200
         assert not [statement for statement in statements if statement.startswith("UPDATE user")]
 
-    async def test_a_stock_client(self, app: FastAPI, factory: Factory) -> None:
-        user = await factory.user()
-        blog = await factory.blog(user)
-        transport = httpx.ASGITransport(app)
-        async with AsyncOAuth2Client(transport=transport, base_url="http://127.0.0.1:8000") as client:
-            token = await client.fetch_token("/login", username=user.email, password=PASSWORD)
-            assert token["expires_in"] == 900
-            assert (await client.get(f"/blog/{blog.id}")).json()["title"] == blog.title
-
 
 class TestBearer:
     """What every route that wants a token does with a bad one; each kind of forgery is in test_tokens.py."""
 
     async def test_every_route_but_the_public_ones(self, client: httpx.AsyncClient, app: FastAPI) -> None:
-        public = {("post", "/login"), ("post", "/user/"), ("get", "/health"), ("get", "/ready")}
         asked = 0
         for path, operations in app.openapi()["paths"].items():
             for method in operations:
-                if (method, path) not in public:
-                    url = path.replace("{blog_id}", "1").replace("{user_id}", "1")
+                if f"{method} {path}" not in UNPROTECTED:
+                    url = re.sub(r"\{\w+\}", "1", path)
                     response = await client.request(method, url, json={})
                     assert code(response) == (401, "not_authenticated"), (method, path)
                     assert response.headers["www-authenticate"] == 'Bearer realm="blog"'
@@ -193,7 +221,13 @@ class TestBearer:
                     assert code(forged) == (401, "invalid_token"), (method, path)
                     assert forged.headers["www-authenticate"] == 'Bearer realm="blog", error="invalid_token"'
                     asked += 1
-        assert asked == 14
+        assert asked == 43
+
+    @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 5_000])
+    async def test_before_a_body_that_nobody_can_read(self, client: httpx.AsyncClient, content: bytes) -> None:
+        for headers, refused in (({}, "not_authenticated"), (bearer("x.y.z"), "invalid_token")):
+            json_headers = headers | {"Content-Type": "application/json"}
+            assert code(await client.post("/blog/", content=content, headers=json_headers)) == (401, refused)
 
     @pytest.mark.parametrize("value", ["", "Bearer", "Basic YWRhOmFkYQ==", "Token x"])
     async def test_other_authorization(self, client: httpx.AsyncClient, value: str) -> None:
@@ -214,6 +248,7 @@ class TestBearer:
     async def test_user_is_blocked(self, client: httpx.AsyncClient, factory: Factory, method: str) -> None:
         user, login = await factory.logged_in()
         admin = factory.login(await factory.admin())
+        assert (await client.get("/user/me", headers=login)).status_code == 200
         for is_active in (False, True):
             await client.patch(f"/user/{user.id}", json={"is_active": is_active}, headers=admin)
             # Unblocking brings no old login back.
@@ -224,33 +259,42 @@ class TestBearer:
         self, app: FastAPI, client: httpx.AsyncClient, factory: Factory
     ) -> None:
         user, login = await factory.logged_in()
+        script, refresh_token = bearer(await factory.personal_token(user)), await factory.refresh_token(user)
         async with app.state.database.write.begin() as session:
             (await session.get_one(User, user.id)).is_active = False
-        assert code(await client.get("/user/me", headers=login)) == (401, "invalid_token")
+        for headers in (login, script):
+            assert code(await client.get("/user/me", headers=headers)) == (401, "invalid_token")
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        assert code(await client.post("/login", data=form)) == (400, "invalid_refresh_token")
 
     @pytest.mark.parametrize("method", ["GET", "PATCH"])
     async def test_user_is_deleted_and_made_again(
         self, client: httpx.AsyncClient, factory: Factory, method: str
     ) -> None:
-        user, login = await factory.logged_in()
         admin = factory.login(await factory.admin())
+        user, login = await factory.logged_in()  # the newest, whose id would be the next one's
+        assert (await client.get("/user/me", headers=login)).status_code == 200
         await client.delete(f"/user/{user.id}", headers=admin)
         assert code(await client.request(method, "/user/me", headers=login)) == (401, "invalid_token")
         again = await factory.user(email=user.email)
         assert again.id > user.id
         assert code(await client.request(method, "/user/me", headers=login)) == (401, "invalid_token")
 
+    async def test_of_one_user_in_the_login_of_another(
+        self, app: FastAPI, client: httpx.AsyncClient, factory: Factory
+    ) -> None:
+        ada, bob = await factory.user("Ada"), await factory.user("Bob")
+        token = app.state.tokens.issue(ada.public_id, factory.logins[bob.id].public_id, ALL, seconds=900)
+        assert code(await client.get("/user/me", headers=bearer(token))) == (401, "invalid_token")
+
     async def test_token_of_another_deployment(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user = await factory.user()
-        settings = make_settings()
-        for secret, issuer in (("z" * 32, str(settings.base_url)), (SECRET, "https://other.example/")):
-            token = AccessTokens(secret, issuer, settings.access_token_lifetime).issue(
-                user.public_id, user.login_generation
-            )
+        issuer, login = make_settings().issuer, factory.logins[user.id].public_id
+        for secret, other_issuer in (("z" * 32, issuer), (SECRET, "https://other.example")):
+            token = AccessTokens([secret], other_issuer).issue(user.public_id, login, ALL, seconds=900)
             response = await client.get("/user/me", headers={"Authorization": f"Bearer {token}"})
             assert code(response) == (401, "invalid_token")
-        same = AccessTokens(SECRET, str(settings.base_url), settings.access_token_lifetime)
-        token = same.issue(user.public_id, user.login_generation)
+        token = AccessTokens([SECRET], issuer).issue(user.public_id, login, ALL, seconds=900)
         assert (await client.get("/user/me", headers={"Authorization": f"Bearer {token}"})).status_code == 200
 
 
@@ -364,5 +408,5 @@ async def test_no_answer_holds_a_hash(client: httpx.AsyncClient, factory: Factor
         for headers in (login, factory.login(admin))
         for url in ("/user/me", f"/user/{user.id}", "/user/", "/blog/", f"/blog/{blog.id}")
     ]
-    for secret in ("$2b$", "$bcrypt", "password", user.public_id, user.login_generation):
+    for secret in ("$2b$", "$bcrypt", "password", "digest", user.public_id, factory.logins[user.id].public_id):
         assert secret not in json.dumps([answer.json() for answer in answers])

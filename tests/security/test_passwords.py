@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from passlib.context import CryptContext
 from passlib.hash import bcrypt, bcrypt_sha256
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from blog.errors import Busy, WeakPassword
 from blog.security import passwords
 from blog.security.passwords import PasswordHasher
 
 PASSWORD = "correct horse battery"
+ADA = {"name": "Ada Lovelace", "email": "Countess@example.com"}
 
 
 @pytest.fixture
@@ -72,13 +74,65 @@ async def test_plain_bcrypt_reads_only_72_bytes_of_a_password(hasher: PasswordHa
 
 
 async def test_characters_are_counted_as_they_are_kept(hasher: PasswordHasher) -> None:
-    with pytest.raises(WeakPassword):
-        await hasher.hash("e\u0301" * 4)
+    with pytest.raises(WeakPassword, match="at least 8"):
+        hasher.refuse_weak("e\u0301" * 4, **ADA)
 
 
-async def test_too_short() -> None:
+def test_too_short() -> None:
     with pytest.raises(WeakPassword, match="at least 15"):
-        await PasswordHasher(rounds=4, min_length=15).hash("x" * 14)
+        PasswordHasher(rounds=4, min_length=15).refuse_weak("quite a riddle", **ADA)
+
+
+@pytest.mark.parametrize(
+    "password", ["password", "PASSWORD1", "12345678", "iloveyou", "qwertyuiop", "ｔｒｕｓｔｎｏ１", "11111111"]
+)
+def test_common(hasher: PasswordHasher, password: str) -> None:
+    with pytest.raises(WeakPassword, match="most common"):
+        hasher.refuse_weak(password, **ADA)
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "Countess Ada Lovelace",
+        "enchantress of ADA",
+        "lovelace, the first",
+        "countess@example.com",
+        "The COUNTESS writes",
+        "ｃｏｕｎｔｅｓｓ of numbers",
+        "log in at blog.example.org",
+    ],
+)
+def test_what_everybody_knows_of_the_user(password: str) -> None:
+    hasher = PasswordHasher(rounds=4, min_length=8, site="blog.example.org")
+    with pytest.raises(WeakPassword, match="your name, your address"):
+        hasher.refuse_weak(password, **ADA)
+
+
+@pytest.mark.parametrize(
+    "password", [PASSWORD, "kdo2!kfjw", "8 Buchstaben", "на коленях", "🧵🧶🪡🧷🪢🧵🧶🪡", "example.com and more"]
+)
+def test_any_other(password: str) -> None:
+    PasswordHasher(rounds=4, min_length=8, site="127.0.0.1").refuse_weak(password, **ADA)
+
+
+@pytest.mark.parametrize("password", ["said Jo Li", "jo@example.com and I"])
+def test_parts_that_mean_nothing_until_they_are_put_together(hasher: PasswordHasher, password: str) -> None:
+    with pytest.raises(WeakPassword, match="your name, your address"):
+        hasher.refuse_weak(password, name="Jo Li", email="jo@example.com")
+
+
+def test_a_name_too_short_to_mean_anything(hasher: PasswordHasher) -> None:
+    hasher.refuse_weak(PASSWORD, name="O B", email="x@example.com")
+    hasher.refuse_weak(PASSWORD, name="?!", email="x@example.com")
+
+
+def test_the_three_thousand_most_common_are_refused(hasher: PasswordHasher) -> None:
+    listed = [password for password in FREQUENCY_LISTS["passwords"][:3000] if len(password) >= 8]
+    assert len(listed) > 300
+    for password in listed:
+        with pytest.raises(WeakPassword):
+            hasher.refuse_weak(password, **ADA)
 
 
 async def test_one_hash_at_a_time_and_never_on_the_event_loop(

@@ -5,23 +5,24 @@ import hashlib
 import hmac
 import json
 import time
-from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from jose import jwt
 
-from blog.security.tokens import AccessTokens, Claims
+from blog.security.access import Scope
+from blog.security.tokens import AccessTokens, Claims, _key_id
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ISSUER = "https://blog.example/"
-SUBJECT, GENERATION = uuid4().hex, uuid4().hex
+SUBJECT, LOGIN = uuid4().hex, uuid4().hex
+SCOPES = frozenset({Scope.BLOG_READ, Scope.USER_READ})
 
 
 @pytest.fixture
 def tokens() -> AccessTokens:
-    return AccessTokens(SECRET, ISSUER, timedelta(minutes=15))
+    return AccessTokens([SECRET], ISSUER)
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -33,9 +34,18 @@ def claims(**changes: Any) -> dict[str, Any]:
         "iat": issued_at,
         "exp": issued_at + 900,
         "jti": uuid4().hex,
-        "gen": GENERATION,
+        "sid": LOGIN,
+        "scope": "blog:read user:read",
     } | changes
     return {name: value for name, value in good.items() if value is not ...}
+
+
+def issue(tokens: AccessTokens) -> str:
+    return tokens.issue(SUBJECT, LOGIN, SCOPES, seconds=900)
+
+
+def header_of(secret: str) -> dict[str, Any]:
+    return {"alg": "HS256", "kid": _key_id(secret), "typ": "at+jwt"}
 
 
 def encode(part: bytes | dict[str, Any]) -> str:
@@ -50,27 +60,26 @@ def forge(
     digest: Any = hashlib.sha256,
 ) -> str:
     """A signed token with whatever inside."""
-    signed = f"{encode(header or {'alg': 'HS256', 'typ': 'at+jwt'})}.{encode(payload)}"
+    signed = f"{encode(header or header_of(SECRET))}.{encode(payload)}"
     return f"{signed}.{encode(hmac.digest(secret.encode(), signed.encode(), digest))}"
 
 
 def test_issued_token_is_read(tokens: AccessTokens) -> None:
-    read = tokens.read(tokens.issue(SUBJECT, GENERATION))
-    assert read is not None
-    assert read == Claims(SUBJECT, read.token_id, GENERATION)
+    token = issue(tokens)
+    assert tokens.read(token) == Claims(SUBJECT, LOGIN, SCOPES, jwt.get_unverified_claims(token)["exp"])
     assert tokens.read(forge(claims())) is not None
 
 
 def test_issued_token_is_as_rfc_9068_has_it(tokens: AccessTokens) -> None:
-    token = tokens.issue(SUBJECT, GENERATION)
-    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "at+jwt"}
+    token = issue(tokens)
+    assert jwt.get_unverified_header(token) == header_of(SECRET)
     inside = jwt.get_unverified_claims(token)
-    assert set(inside) == {"iss", "aud", "sub", "iat", "exp", "jti", "gen"}
+    assert set(inside) == {"iss", "aud", "sub", "iat", "exp", "jti", "sid", "scope"}
     assert inside["exp"] - inside["iat"] == 900
-    assert tokens.read(tokens.issue(SUBJECT, GENERATION)) != tokens.read(token)
+    assert jwt.get_unverified_claims(issue(tokens))["jti"] != inside["jti"]
 
 
-@pytest.mark.parametrize("name", ["iss", "aud", "sub", "iat", "exp", "jti", "gen"])
+@pytest.mark.parametrize("name", ["iss", "aud", "sub", "iat", "exp", "jti", "sid", "scope"])
 def test_missing_claim(tokens: AccessTokens, name: str) -> None:
     assert tokens.read(forge(claims(**{name: ...}))) is None
 
@@ -90,6 +99,9 @@ def test_missing_claim(tokens: AccessTokens, name: str) -> None:
         {"iat": int(time.time()) + 3600},
         {"iat": "now"},
         {"iat": None},
+        {"iat": True},
+        {"iat": time.time()},
+        {"iat": str(int(time.time()))},
         {"nbf": int(time.time()) + 3600},
         {"sub": 7},
         {"sub": ""},
@@ -98,8 +110,11 @@ def test_missing_claim(tokens: AccessTokens, name: str) -> None:
         {"sub": None},
         {"jti": 7},
         {"jti": "\0"},
-        {"gen": None},
-        {"gen": 0},
+        {"sid": None},
+        {"sid": 0},
+        {"scope": None},
+        {"scope": ["blog:read"]},
+        {"scope": "everything"},
     ],
 )
 def test_wrong_claim(tokens: AccessTokens, changes: dict[str, Any]) -> None:
@@ -118,15 +133,17 @@ def test_wrong_payload(tokens: AccessTokens, payload: bytes) -> None:
     "header",
     [
         {"alg": "HS256"},
-        {"alg": "HS256", "typ": "JWT"},
-        {"alg": "HS256", "typ": "rt+jwt"},
-        {"alg": "none", "typ": "at+jwt"},
-        {"alg": "HS384", "typ": "at+jwt"},
-        {"alg": "RS256", "typ": "at+jwt"},
-        {"alg": None, "typ": "at+jwt"},
-        {"typ": "at+jwt"},
-        {"alg": "HS256", "typ": "at+jwt", "crit": ["exp"]},
-        {"alg": "HS256", "typ": "at+jwt", "crit": []},
+        {"alg": "HS256", "typ": "at+jwt"},
+        header_of(SECRET) | {"alg": "HS256", "typ": "JWT"},
+        header_of(SECRET) | {"alg": "HS256", "typ": "rt+jwt"},
+        header_of(SECRET) | {"alg": "none", "typ": "at+jwt"},
+        header_of(SECRET) | {"alg": "HS384", "typ": "at+jwt"},
+        header_of(SECRET) | {"alg": "RS256", "typ": "at+jwt"},
+        header_of(SECRET) | {"alg": None, "typ": "at+jwt"},
+        {"typ": "at+jwt", "kid": _key_id(SECRET)},
+        header_of(SECRET) | {"kid": "0" * 16},
+        header_of(SECRET) | {"alg": "HS256", "typ": "at+jwt", "crit": ["exp"]},
+        header_of(SECRET) | {"alg": "HS256", "typ": "at+jwt", "crit": []},
         b"[]",
         b"null",
         b"not JSON at all",
@@ -139,27 +156,30 @@ def test_wrong_header(tokens: AccessTokens, header: Any) -> None:
 
 def test_wrong_signature(tokens: AccessTokens) -> None:
     assert tokens.read(forge(claims(), secret="another secret of thirty-two byte")) is None
-    assert tokens.read(forge(claims(), {"alg": "HS384", "typ": "at+jwt"}, digest=hashlib.sha384)) is None
+    assert (
+        tokens.read(forge(claims(), header_of(SECRET) | {"alg": "HS384", "typ": "at+jwt"}, digest=hashlib.sha384))
+        is None
+    )
     unsigned = f"{encode({'alg': 'none', 'typ': 'at+jwt'})}.{encode(claims())}."
     assert tokens.read(unsigned) is None
     assert tokens.read(unsigned + "x" * 43) is None
 
 
 def test_changed_claims(tokens: AccessTokens) -> None:
-    header, _, signature = tokens.issue(SUBJECT, GENERATION).split(".")
+    header, _, signature = issue(tokens).split(".")
     assert tokens.read(f"{header}.{encode(claims())}.{signature}") is None
 
 
 @pytest.mark.parametrize("tail", ["=", "==", "!!", "\n", " ", ".", ".x", "A", "\0", "é"])
 def test_another_spelling(tokens: AccessTokens, tail: str) -> None:
-    token = tokens.issue(SUBJECT, GENERATION)
+    token = issue(tokens)
     assert tokens.read(token + tail) is None
     assert tokens.read(tail + token) is None
 
 
 def test_spare_bits_of_the_signature(tokens: AccessTokens) -> None:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    token = tokens.issue(SUBJECT, GENERATION)
+    token = issue(tokens)
     same_bytes = token[:-1] + alphabet[alphabet.index(token[-1]) + 1]
     assert base64.urlsafe_b64decode(same_bytes[-43:] + "=") == base64.urlsafe_b64decode(token[-43:] + "=")
     assert tokens.read(same_bytes) is None
@@ -189,3 +209,15 @@ def test_clocks_may_differ_a_little(tokens: AccessTokens) -> None:
     second = int(time.time())
     assert tokens.read(forge(claims(exp=second - 10))) is not None
     assert tokens.read(forge(claims(iat=second + 10))) is not None
+
+
+def test_a_key_that_was_replaced() -> None:
+    old, new = "old" * 11, "new" * 11
+    token = issue(AccessTokens([old], ISSUER))
+    both = AccessTokens([new, old], ISSUER)
+    assert both.read(token) == Claims(SUBJECT, LOGIN, SCOPES, jwt.get_unverified_claims(token)["exp"])
+    assert jwt.get_unverified_header(issue(both))["kid"] == _key_id(new)
+    assert AccessTokens([new], ISSUER).read(issue(both)) is not None
+    assert AccessTokens([new], ISSUER).read(token) is None
+    # The name of a key is not the key.
+    assert both.read(forge(claims(), header_of(new), old)) is None
