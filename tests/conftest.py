@@ -83,6 +83,16 @@ def covered() -> str:
     return f"engines: {', '.join(ENGINES)}{hint}{no_browser}"
 
 
+def on(*names: str) -> pytest.MarkDecorator:
+    """Run a test on these engines alone, because what it looks at is decided before, or without, the others' SQL.
+
+    What an answer owes to the database is tested on all of them.
+    """
+    return pytest.mark.parametrize(
+        "engine_name", [name for name in names if name in ENGINES], indirect=True, scope="session"
+    )
+
+
 async def on_server(url: URL, statement: str) -> None:
     # Dropping a database waits until all that was written is on the disk, for longer on a busy machine than the
     # platform waits for a statement; one that migrates has no such limit.
