@@ -136,7 +136,7 @@ def fill_platform(engine: str, url: sa.URL, blogs: int, password_hash: str) -> N
 
     async def fill() -> None:
         database = make_engine(settings.url, pool_size=1, migrates=True)  # which has no limit for a statement
-        async with database.execution_options(isolation_level="AUTOCOMMIT").begin() as connection:
+        async with database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             await connection.run_sync(_fill_platform, engine, blogs, password_hash)
         await database.dispose()
 
@@ -147,7 +147,7 @@ def fill_tutorial(engine: str, url: sa.URL, blogs: int) -> None:
     # Not by make_engine: that leaves a SQLite file in WAL mode, of which the tutorial knows nothing.
     database = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     tutorial.Base.metadata.create_all(database)
-    with database.begin() as connection:
+    with database.connect() as connection:
         _fill_tutorial(connection, engine, blogs)
     database.dispose()
 
@@ -246,6 +246,7 @@ def _fill_tutorial(connection: sa.Connection, engine: str, blogs: int) -> None:
 def _complete(connection: sa.Connection, engine: str) -> None:
     for command in AFTERWARDS[engine]:
         connection.exec_driver_sql(command)
+    connection.commit()
 
 
 def _insert(connection: sa.Connection, model: Any, row: dict[str, Any]) -> None:
@@ -255,6 +256,8 @@ def _insert(connection: sa.Connection, model: Any, row: dict[str, Any]) -> None:
         for name, value in row.items()
     ]
     connection.execute(sa.insert(table).from_select(list(row), sa.select(*columns)))
+    # Where SQLite has begun a transaction all the same: all tables at once would be gigabytes in its log.
+    connection.commit()
 
 
 def _numbers(engine: str, count: int) -> tuple[sa.ColumnElement[int], sa.ColumnElement[str], sa.ColumnElement[Any]]:
