@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -122,11 +123,25 @@ def new_database(engine_name: str, tmp_path: Path) -> Iterator[URL]:
 
 
 @pytest.fixture(scope="session")
-def database_url(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
-    """The database of all tests that leave no row behind, brought to head by the migrations."""
-    with made_database(engine_name, tmp_path_factory.mktemp("database")) as url:
-        alembic.command.upgrade(alembic_config(make_settings(url)), "head")
-        yield url
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], URL]]:
+    """The database of each engine for all tests that leave no row behind, brought to head by the migrations.
+
+    It is kept while tests of the other engines run, because to make one takes longer than most tests.
+    """
+    with ExitStack() as stack:
+
+        @cache
+        def database_of(engine: str) -> URL:
+            url = stack.enter_context(made_database(engine, tmp_path_factory.mktemp("database")))
+            alembic.command.upgrade(alembic_config(make_settings(url)), "head")
+            return url
+
+        yield database_of
+
+
+@pytest.fixture(scope="session")
+def database_url(engine_name: str, databases: Callable[[str], URL]) -> URL:
+    return databases(engine_name)
 
 
 class made_database:  # noqa: N801  (a context manager reads as a verb)
