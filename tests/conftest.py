@@ -29,6 +29,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import delete, event, make_url
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 
 from blog.app import create_app
 from blog.database import Database, alembic_config, make_engine
@@ -248,6 +249,23 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
     yield seen
     for engine in engines:
         event.remove(engine, "before_cursor_execute", note)
+
+
+@contextmanager
+def lost_database(app: FastAPI) -> Iterator[None]:
+    """No statement of this app reaches the database."""
+    engines = [engine.sync_engine for engine in app.state.database.engines]
+
+    def fail(*_: object) -> None:
+        raise OperationalError("execute", {}, Exception("server closed the connection"))
+
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", fail)
+    try:
+        yield
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", fail)
 
 
 def crowd() -> float:

@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy import event, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import text
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
@@ -35,11 +35,15 @@ from blog.security.tokens import LEEWAY
 from blog.server import FRAME_LIMIT, protocols
 from blog.settings import Settings
 from tests.answers import code
-from tests.conftest import client_of
+from tests.clock import Clock
+from tests.conftest import client_of, lost_database, on
 from tests.factories import PASSWORD, Factory, bearer
 
 PATIENCE = 30
 """Seconds after which a test takes it that what it waits for does not come."""
+
+AUDIT = live.AUDIT
+"""What it is where no test hurries."""
 
 Frame = dict[str, Any]
 Headers = dict[str, str]
@@ -266,6 +270,18 @@ async def post(client: httpx.AsyncClient, room: int, login: Headers, body: str) 
     return message
 
 
+@contextmanager
+def deaf_hub() -> Iterator[None]:
+    """No hub hears of what becomes of its rooms."""
+
+    async def read_nothing(*_: Any) -> bool:
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hub, "_read", read_nothing)
+        yield
+
+
 def token_of(headers: Headers) -> str:
     return headers["Authorization"].removeprefix("Bearer ")
 
@@ -308,6 +324,7 @@ class TestWhoIsLetIn:
             async with platform.open(f"/room/{room}/live", **way(token)) as listener:
                 await listener.greeted()
 
+    @on("sqlite")
     @pytest.mark.parametrize("name", ["access_token", "token", "bearer", "authorization"])
     async def test_never_by_query(
         self,
@@ -327,15 +344,16 @@ class TestWhoIsLetIn:
             assert await listener.end() == (4401, "not_authenticated")
         assert token not in caplog.text
 
-    async def test_without_a_token(self, platform: Platform, room: int) -> None:
+    @on("sqlite")
+    async def test_without_a_token(self, platform: Platform, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing is told before."""
-        began = time.monotonic()
+        monkeypatch.setattr(conversation, "AUTH_TIMEOUT", 0.1)
         async with platform.open(f"/room/{room}/live") as listener:
             with pytest.raises(ConnectionClosed):
                 await listener.anything()
             assert await listener.end() == (4401, "not_authenticated")
-        assert time.monotonic() - began >= conversation.AUTH_TIMEOUT
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "said", ['{"type": "ping"}', '{"type": "message", "body": "Hello"}', "nonsense", "{}", '{"type": "auth"}']
     )
@@ -346,11 +364,13 @@ class TestWhoIsLetIn:
                 await listener.anything()
             assert await listener.end() == (4401, "not_authenticated")
 
+    @on("sqlite")
     async def test_who_says_no_text_first(self, platform: Platform, room: int) -> None:
         async with platform.open(f"/room/{room}/live") as listener:
             await listener.connection.send(b"\x00")
             assert await listener.end() == (1003, "not_text")
 
+    @on("sqlite")
     async def test_who_leaves_before_saying_anything(
         self, platform: Platform, room: int, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -417,6 +437,7 @@ class TestWhoIsLetIn:
                 await listener.anything()
             assert await listener.end() == (4401, "invalid_token")
 
+    @on("sqlite")
     async def test_with_a_header_that_is_none(self, platform: Platform, factory: Factory, ada: User, room: int) -> None:
         login = factory.login(ada)
         twice = [("Authorization", login["Authorization"])] * 2
@@ -428,6 +449,7 @@ class TestWhoIsLetIn:
         async with platform.open(path, {"Authorization": f"bearer {token_of(login)}"}) as listener:
             await listener.greeted()
 
+    @on("sqlite")
     async def test_with_other_subprotocols(self, platform: Platform, factory: Factory, ada: User, room: int) -> None:
         token = token_of(factory.login(ada))
         for offered in (["bearer"], [token], ["chat", token], [token, "bearer"], ["bearer", token, "chat"]):
@@ -448,6 +470,7 @@ class TestWhoIsLetIn:
             assert await listener.end() == (4403, "insufficient_scope")
 
 
+@on("sqlite")
 class TestFromWhere:
     async def test_of_its_own_pages(self, platform: Platform, factory: Factory, ada: User, room: int) -> None:
         for origin in (None, Origin(f"http://127.0.0.1:{platform.port}")):
@@ -500,6 +523,7 @@ class TestWhere:
             await listener.say(type="auth", token=token_of(factory.login(ada)))
             assert await listener.end() == (4404, "room_not_found")
 
+    @on("sqlite")
     @pytest.mark.parametrize("path", ["/", "/live", "/room/1", "/room//live", "/room/1/live/more", "/blog/1"])
     async def test_no_such_path(self, platform: Platform, factory: Factory, ada: User, path: str) -> None:
         assert await platform.refused(path, factory.login(ada)) == (404, "not_found")
@@ -508,6 +532,7 @@ class TestWhere:
         async with platform.open(f"/room/{room}/live/", factory.login(ada)) as listener:
             await listener.greeted()
 
+    @on("sqlite")
     @pytest.mark.parametrize("after", ["x", "-1", "1.5", "", "%EF%BC%91", 2**70])
     async def test_after_what_is_no_number(
         self, platform: Platform, factory: Factory, ada: User, room: int, after: Any
@@ -515,6 +540,7 @@ class TestWhere:
         refused = await platform.refused(f"/room/{room}/live?after={after}", factory.login(ada))
         assert refused == (422, "invalid")
 
+    @on("sqlite")
     @pytest.mark.parametrize("path", [f"/room/{n}/live" for n in ("x", "0", "01", "-1", 10**30)])
     async def test_what_is_no_number(self, platform: Platform, factory: Factory, ada: User, path: str) -> None:
         assert await platform.refused(path, factory.login(ada)) == (422, "invalid")
@@ -726,6 +752,7 @@ class TestSpeaking:
         assert set(numbers) == {1}
         assert len(await stored(client, room, factory.login(ada))) == 1
 
+    @on("sqlite")
     async def test_ping(self, platform: Platform, factory: Factory, ada: User, room: int) -> None:
         async with platform.join(room, factory.login(ada, {Scope.ROOM_READ})) as listener:
             assert await listener.pongs()
@@ -746,6 +773,7 @@ class TestSpeaking:
                 await late.greeted()
                 assert await late.pongs()
 
+    @on("sqlite")
     async def test_typing_of_who_may_not_speak(
         self, platform: Platform, factory: Factory, ada: User, bob: User, room: int
     ) -> None:
@@ -765,6 +793,7 @@ SECRET = "S3cret"
 class TestRefusedMessages:
     """An error frame says why, and never what was sent; the socket goes on."""
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("said", "why"),
         [
@@ -812,6 +841,7 @@ class TestRefusedMessages:
             assert await writer.pongs()
         assert await stored(client, room, factory.login(ada)) == []
 
+    @on("sqlite")
     async def test_one_that_cannot_be_shown(
         self, platform: Platform, client: httpx.AsyncClient, factory: Factory, ada: User, room: int
     ) -> None:
@@ -822,6 +852,7 @@ class TestRefusedMessages:
             assert SECRET not in error["detail"]
             assert await writer.posts("Hello", ref="1") == 1
 
+    @on("sqlite")
     async def test_of_who_may_only_listen(
         self, platform: Platform, factory: Factory, ada: User, room: int, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -853,23 +884,12 @@ class TestRefusedMessages:
             assert [await writer.posts("Hello") for _ in range(2)] == [2, 3]
 
     async def test_in_a_closed_room(
-        self,
-        platform: Platform,
-        client: httpx.AsyncClient,
-        factory: Factory,
-        ada: User,
-        room: int,
-        monkeypatch: pytest.MonkeyPatch,
+        self, platform: Platform, client: httpx.AsyncClient, factory: Factory, ada: User, room: int
     ) -> None:
         """As it may be said before the hub has heard of it."""
-
-        async def read_nothing(*_: Any) -> bool:
-            return False
-
         async with platform.join(room, factory.login(ada)) as writer:
             await writer.greeted()
-            with monkeypatch.context() as patch:
-                patch.setattr(Hub, "_read", read_nothing)
+            with deaf_hub():
                 await client.patch(f"/room/{room}", json={"is_closed": True}, headers=factory.login(ada))
                 await writer.post(SECRET, ref="1")
                 error = await writer.next("error")
@@ -907,6 +927,7 @@ class TestPresence:
                 assert (await listener.anything())["type"] == "pong"  # there was nothing to tell of
             await listener.hears_of(bob, "left")
 
+    @on("sqlite")
     async def test_no_more_than_a_hundred_are_named(
         self, platform: Platform, factory: Factory, ada: User, bob: User, room: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -922,6 +943,7 @@ def person(user: User) -> Frame:
     return {"id": user.id, "name": user.name}
 
 
+@on("sqlite")
 class TestBounds:
     """What no client of ours does."""
 
@@ -1161,6 +1183,7 @@ class TestWhoMayNoLongerListen:
             for listener in going_on:
                 assert await listener.pongs()
 
+    @on("sqlite")
     async def test_how_long_it_takes(
         self,
         settings: Settings,
@@ -1171,8 +1194,7 @@ class TestWhoMayNoLongerListen:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """With the pause between two looks that it has."""
-        monkeypatch.undo()
-        monkeypatch.setattr(live, "AUDIT", 2.0)
+        monkeypatch.setattr(live, "AUDIT", AUDIT)
         async with another(settings) as platform, platform.join(room, factory.login(ada)) as listener:
             await listener.greeted()
             await client.post("/logout", headers=factory.login(ada))
@@ -1180,12 +1202,13 @@ class TestWhoMayNoLongerListen:
             assert await listener.end() == (4401, "invalid_token")
             assert time.monotonic() - began < 5
 
+    @on("sqlite")
     async def test_an_access_token_that_runs_out(
-        self, platform: Platform, factory: Factory, ada: User, room: int
+        self, platform: Platform, factory: Factory, ada: User, room: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A login that goes on does not keep it; a new token does."""
         login = factory.logins[ada.id]
-        short = platform.app.state.tokens.issue(ada.public_id, login.public_id, ALL, seconds=5)
+        short = platform.app.state.tokens.issue(ada.public_id, login.public_id, ALL, seconds=60)
         async with (
             platform.join(room, bearer(short)) as listener,
             platform.join(room, bearer(short)) as renewed,
@@ -1194,16 +1217,21 @@ class TestWhoMayNoLongerListen:
             await renewed.say(type="auth", token=token_of(factory.login(ada)))
             await renewed.greeted()
             assert await renewed.pongs()
+            later = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + 60)
+            monkeypatch.setattr(live, "time", later)
             assert await listener.end() == (4401, "invalid_token")
             assert await renewed.pongs()
             await other.greeted()
             assert await other.pongs()
 
     async def test_a_personal_token_that_runs_out(
-        self, platform: Platform, factory: Factory, ada: User, room: int
+        self, platform: Platform, factory: Factory, ada: User, room: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        short = await factory.personal_token(ada, lifetime=timedelta(seconds=4))
+        clock = Clock(monkeypatch)
+        short = await factory.personal_token(ada, lifetime=timedelta(seconds=60))
         async with platform.join(room, bearer(short)) as listener:
+            await listener.greeted()
+            clock.passes(61)
             assert await listener.end() == (4401, "invalid_token")
 
     async def test_going_on_with_another_login(
@@ -1220,6 +1248,7 @@ class TestWhoMayNoLongerListen:
             assert await other.end() == (4401, "invalid_token")
             assert await renewed.pongs()
 
+    @on("sqlite")
     async def test_going_on_with_less(self, platform: Platform, factory: Factory, ada: User, room: int) -> None:
         async with platform.join(room, factory.login(ada)) as listener:
             assert await listener.posts("Hello") == 1
@@ -1229,6 +1258,7 @@ class TestWhoMayNoLongerListen:
             await listener.say(type="auth", token=token_of(factory.login(ada, {Scope.ROOM_WRITE})))
             assert await listener.end() == (4403, "insufficient_scope")
 
+    @on("sqlite")
     @pytest.mark.parametrize("whose", ["another's", "nobody's"])
     async def test_going_on_with_a_token_that_is_not_theirs(
         self, platform: Platform, factory: Factory, ada: User, bob: User, room: int, whose: str
@@ -1281,23 +1311,12 @@ class TestWhoMayNoLongerListen:
                 assert (await owner.end())[0] in (4404, 4409)
 
     async def test_the_last_words_in_a_room_that_is_closed(
-        self,
-        platform: Platform,
-        client: httpx.AsyncClient,
-        factory: Factory,
-        ada: User,
-        room: int,
-        monkeypatch: pytest.MonkeyPatch,
+        self, platform: Platform, client: httpx.AsyncClient, factory: Factory, ada: User, room: int
     ) -> None:
         """Are heard, whatever the hub hears of first."""
-
-        async def read_nothing(*_: Any) -> bool:
-            return False
-
         async with platform.join(room, factory.login(ada)) as listener:
             await listener.greeted()
-            with monkeypatch.context() as patch:
-                patch.setattr(Hub, "_read", read_nothing)
+            with deaf_hub():
                 await post(client, room, factory.login(ada), "last")
                 await client.patch(f"/room/{room}", json={"is_closed": True}, headers=factory.login(ada))
             assert (await listener.next("message"))["body"] == "last"
@@ -1318,6 +1337,7 @@ class TestShutdown:
             assert [(await listener.end())[0] for listener in listeners] == [1012, 1012]
 
 
+@on("sqlite")
 class TestTheLog:
     @pytest.mark.parametrize("way", ["header", "subprotocol", "first message", "query"])
     async def test_a_line_for_each(
@@ -1357,23 +1377,6 @@ class TestTheLog:
         async with platform.join(room, factory.login(ada)) as listener:
             await listener.greeted()
         await until(lambda: f"WS /room/{room}/live 101" in caplog.text)
-
-
-@contextmanager
-def lost_database(app: FastAPI) -> Iterator[None]:
-    """No statement of this app reaches the database."""
-    engines = [engine.sync_engine for engine in app.state.database.engines]
-
-    def fail(*_: object) -> None:
-        raise OperationalError("execute", {}, Exception("server closed the connection"))
-
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", fail)
-    try:
-        yield
-    finally:
-        for engine in engines:
-            event.remove(engine, "before_cursor_execute", fail)
 
 
 class TestLostDatabase:
@@ -1502,13 +1505,9 @@ class TestLeaving:
         await until(lambda: not any(pool.checkedout() for pool in pools))  # type: ignore[attr-defined]
 
 
+@on("postgresql", "mariadb")
 class TestSeveralProcesses:
     """Over one database, which a SQLite file is not."""
-
-    @pytest.fixture(autouse=True)
-    def shared(self, engine_name: str) -> None:
-        if engine_name == "sqlite":
-            pytest.skip("a SQLite file is one process's")
 
     async def test_everybody_hears_everybody(
         self,
@@ -1609,6 +1608,9 @@ class TestSeveralProcesses:
             assert answer.is_success
             assert (await listener.end())[0] == {"close": 4409, "log out": 4401}.get(act, 4404)
 
+
+@on("postgresql")
+class TestWhoTells:
     async def test_the_connection_that_is_told_is_lost(
         self,
         settings: Settings,
@@ -1616,13 +1618,10 @@ class TestSeveralProcesses:
         factory: Factory,
         ada: User,
         room: int,
-        engine_name: str,
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """What comes is heard all the same, and told of again later."""
-        if engine_name != "postgresql":
-            return  # nobody tells
         monkeypatch.setattr(live, "RETRY", 0.01)
         login = factory.login(ada)
         async with another(settings) as platform, platform.join(room, login) as listener:

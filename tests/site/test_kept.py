@@ -4,14 +4,13 @@ import asyncio
 import gzip
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import event, update
+from sqlalchemy import update
 from starlette.datastructures import Headers
 
 from blog.app import create_app
@@ -19,7 +18,7 @@ from blog.models import Blog, User
 from blog.repository.page import PageRepository
 from blog.settings import Settings
 from blog.site.kept import takes_gzip
-from tests.conftest import client_of
+from tests.conftest import client_of, lost_database
 from tests.factories import Factory
 from tests.site.conftest import Document
 
@@ -369,23 +368,6 @@ class TestRoom:
             assert app.state.shelf._size == 0
 
 
-@contextmanager
-def lost(app: FastAPI) -> Iterator[None]:
-    """A database that cannot be reached."""
-
-    def refuse(*_: object) -> None:
-        raise OSError("nobody is there")
-
-    engines = [engine.sync_engine for engine in app.state.database.engines]
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", refuse)
-    try:
-        yield
-    finally:
-        for engine in engines:
-            event.remove(engine, "before_cursor_execute", refuse)
-
-
 class TestWithoutDatabase:
     async def test_what_is_kept_goes_on_and_the_rest_is_refused(
         self,
@@ -398,7 +380,7 @@ class TestWithoutDatabase:
     ) -> None:
         await read(client)
         monkeypatch.setattr("blog.site.kept.LOOKED_AT_EVERY", -1)
-        with lost(app), caplog.at_level(logging.ERROR):
+        with lost_database(app), caplog.at_level(logging.ERROR):
             assert title(await read(client)) == "Notes"
             app.state.shelf.doubt()
             assert title(await read(client)) == "Notes"
@@ -411,7 +393,7 @@ class TestWithoutDatabase:
             assert (await read(client, stylesheet)).status_code == 200
             program = await client.get("/feed.json", headers={"Accept": "application/json"})
             assert program.json()["code"] == "database_unavailable"
-        assert "nobody is there" in caplog.text
+        assert "server closed the connection" in caplog.text
         assert (await read(client, "/tags/looms")).status_code == 200
 
     async def test_who_never_reached_it_refuses(
@@ -419,7 +401,7 @@ class TestWithoutDatabase:
     ) -> None:
         other = create_app(settings)
         async with other.router.lifespan_context(other), client_of(other) as client:
-            with lost(other):
+            with lost_database(other):
                 refused = await read(client)
                 assert refused.status_code == 503
                 assert title(refused) == "Not now"
