@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -211,12 +211,15 @@ async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
     the reading and the writing engine, with a real commit between them.
     """
     yield shared_app
-    database: Database = shared_app.state.database
+    await delete_all_rows(shared_app.state.database)
+    shared_app.state.shelf.doubt()  # by no request that it could know of
+
+
+async def delete_all_rows(database: Database) -> None:
     async with database.write.begin() as session:
         # The rest goes with its blog or user.
         for table in (Room, RoomPresence, Blog, BlogSlug, BlogChange, Tag, User, LoginFailure, IdempotencyKey):
             await session.execute(delete(table))
-    shared_app.state.shelf.doubt()  # by no request that it could know of
 
 
 @pytest.fixture
@@ -232,6 +235,27 @@ def client_of(app: FastAPI) -> httpx.AsyncClient:
 @pytest.fixture
 def factory(app: FastAPI) -> Factory:
     return Factory(app)
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command finds: a folder of its own and settings in variables, of which none names a database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BLOG_SECRET_KEY", SECRET)
+    monkeypatch.setenv("BLOG_PASSWORD_ROUNDS", "4")
+
+
+@pytest.fixture
+def at_head(environment: None, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[URL]:
+    """The database that commands find: without a row, before the test and after it."""
+    monkeypatch.setenv("BLOG_DATABASE_URL", settings.url.render_as_string(hide_password=False))
+    yield settings.url
+
+    async def leave() -> None:
+        async with aclosing(Database(settings)) as database:
+            await delete_all_rows(database)
+
+    asyncio.run(leave())
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from blog.repository.media import MediaRepository
 from blog.repository.user import UserRepository
 from blog.schemas.blog import BlogWrite
 from blog.security.passwords import PasswordHasher
-from tests.conftest import NO_TLS, SECRET, client_of, free_port, make_settings, serving
+from tests.conftest import NO_TLS, SECRET, client_of, free_port, make_settings, on, serving
 from tests.factories import PASSWORD, Factory, bearer, blog_row
 from tests.images import image_of
 
@@ -43,21 +43,9 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def environment(new_database: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    monkeypatch.chdir(tmp_path)
-    variables = {
-        "BLOG_DATABASE_URL": new_database.render_as_string(hide_password=False),
-        "BLOG_SECRET_KEY": SECRET,
-        "BLOG_PASSWORD_ROUNDS": "4",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    return variables
-
-
-@pytest.fixture
-def at_head(environment: dict[str, str], new_database: URL) -> URL:
-    alembic.command.upgrade(alembic_config(make_settings(new_database)), "head")
+def empty(environment: None, new_database: URL, monkeypatch: pytest.MonkeyPatch) -> URL:
+    """A database of the test's own that commands find, without a table."""
+    monkeypatch.setenv("BLOG_DATABASE_URL", new_database.render_as_string(hide_password=False))
     return new_database
 
 
@@ -104,6 +92,7 @@ class TestUserAdd:
         assert user.role is Role.AUTHOR
         assert knows(user, PASSWORD)
 
+    @on("sqlite")
     def test_of_the_role_that_settings_name(self, at_head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BLOG_DEFAULT_ROLE", "reader")
         assert "reader" in add("bob@example.com").output
@@ -114,6 +103,7 @@ class TestUserAdd:
         done = add("ADA@example.com")
         assert (done.exit_code, done.output) == (1, "blog: There is a user with this e-mail address already.\n")
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -132,14 +122,17 @@ class TestUserAdd:
         assert done.output.startswith(message)
         assert len(done.output.splitlines()) == 1
 
+    @on("sqlite")
     def test_too_short_for_the_settings(self, at_head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BLOG_PASSWORD_MIN_LENGTH", "30")
         done = add()
         assert (done.exit_code, done.output) == (1, "blog: A password needs at least 30 characters.\n")
 
+    @on("sqlite")
     def test_unknown_role(self, at_head: URL) -> None:
         assert add(role="root").exit_code == 2
 
+    @on("sqlite")
     def test_passlib_and_bcrypt_do_not_fit(self, at_head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: object) -> None:
             raise RuntimeError("passlib 1.7.4 cannot hash with bcrypt 5.0.0.")
@@ -247,6 +240,7 @@ class TestUserRescue:
 
 
 class TestUserPassword:
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("password", "reason"), [("password1", "one of the most common"), ("I am ada@example.com", "your address")]
     )
@@ -269,6 +263,7 @@ class TestUserPassword:
         assert knows(after, "another password")
         assert not knows(after, PASSWORD)
 
+    @on("sqlite")
     def test_asked_for_twice_on_a_terminal(self, at_head: URL) -> None:
         """A real terminal: what is typed is not shown, and two that differ are asked for again."""
         add()
@@ -316,12 +311,12 @@ class TestCheck:
         ]
         assert SECRET not in done.output
 
-    def test_not_at_head(self, environment: dict[str, str], new_database: URL, engine_name: str) -> None:
+    def test_not_at_head(self, empty: URL, engine_name: str) -> None:
         if engine_name == "sqlite":
             done = run("check")
             assert done.exit_code == 1
             assert done.output.splitlines()[-1].startswith("blog: database  not made yet")
-            Path(str(new_database.database)).touch()
+            Path(str(empty.database)).touch()
         done = run("check")
         assert done.exit_code == 1
         assert done.output.splitlines()[-1] == "blog: schema    not at head. Run: alembic upgrade head"
@@ -381,7 +376,7 @@ def in_transaction(url: URL, act: Callable[[AsyncSession], Any]) -> Any:
 
 @pytest.mark.parametrize("arguments", [["serve"], ["user", "list"], ["check"]])
 def test_no_database(
-    arguments: list[str], environment: dict[str, str], engine_name: str, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], environment: None, engine_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = {
         "sqlite": "sqlite:///missing/blog.db",
@@ -418,7 +413,7 @@ class TestServe:
         monkeypatch.setattr("uvicorn.run", lambda app, **options: calls.append(options | {"app": app}))
         return calls
 
-    def test_another_schema(self, environment: dict[str, str], engine_name: str, served: list[Any]) -> None:
+    def test_another_schema(self, empty: URL, engine_name: str, served: list[Any]) -> None:
         done = run("serve")
         if engine_name == "sqlite":
             assert done.exit_code == 0, done.output
@@ -428,16 +423,13 @@ class TestServe:
             assert done.output.endswith("Run: alembic upgrade head\n")
             assert served == []
 
-    def test_a_schema_of_a_later_version(self, at_head: URL, engine_name: str, served: list[Any]) -> None:
-        async def pretend() -> None:
-            from sqlalchemy import text
+    @on("sqlite")
+    def test_a_schema_of_a_later_version(self, empty: URL, served: list[Any]) -> None:
+        async def pretend(session: AsyncSession) -> None:
+            await session.execute(sa.text("UPDATE alembic_version SET version_num = 'later'"))
 
-            database = Database(make_settings(at_head))
-            async with database.write.begin() as session:
-                await session.execute(text("UPDATE alembic_version SET version_num = 'later'"))
-            await database.aclose()
-
-        asyncio.run(pretend())
+        alembic.command.upgrade(alembic_config(make_settings(empty)), "head")
+        in_transaction(empty, pretend)
         done = run("serve")
         assert done.exit_code == 1
         assert len(done.output.splitlines()) == 1
@@ -462,6 +454,7 @@ class TestServe:
             assert not options["proxy_headers"]
             assert not options["server_header"]
 
+    @on("sqlite")
     def test_believes_the_proxies_that_settings_name(
         self, at_head: URL, monkeypatch: pytest.MonkeyPatch, served: list[Any]
     ) -> None:
@@ -503,10 +496,12 @@ def test_stock_client_of_oauth2(server: str, monkeypatch: pytest.MonkeyPatch) ->
         assert session.get(server + written.headers["location"]).json() == written.json()
 
 
+@on("sqlite")
 def test_headers_of_the_server(server: str) -> None:
     assert "server" not in httpx.get(f"{server}/blog/", verify=NO_TLS).headers
 
 
+@on("sqlite")
 def test_port_in_use(server: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "BLOG_PORT": server.rpartition(":")[2]}
     command = [sys.executable, "-m", "blog", "serve"]

@@ -8,10 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
 from blog.app import create_app
-from tests.conftest import NO_TLS, client_of, make_settings, serving
-from tests.test_command_line import at_head, environment
-
-__all__ = ["at_head", "environment"]
+from tests.conftest import ENGINES, NO_TLS, client_of, make_settings, serving
 
 
 def counted(exposition: str, **labels: str) -> int:
@@ -55,12 +52,15 @@ async def test_requests_by_route_method_and_status() -> None:
         assert "BREW" not in response.text
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("engine_name", "workers"),
+    [each for each in (("sqlite", "1"), ("postgresql", "2")) if each[0] in ENGINES],
+    indirect=["engine_name"],
+    scope="session",
+)
 def test_all_workers_count_together(
-    at_head: URL, engine_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+    at_head: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
-    if engine_name == "sqlite" and workers == "2":
-        return  # it is served by one
     monkeypatch.setenv("BLOG_WORKERS", workers)
     monkeypatch.setenv("BLOG_METRICS", "true")
     with serving(tmp_path) as address:
