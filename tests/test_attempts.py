@@ -15,7 +15,7 @@ from blog.attempts import Attempts
 from blog.models import LoginFailure, User, now
 from blog.settings import Settings
 from tests.answers import code
-from tests.conftest import patient_app
+from tests.conftest import on, patient_app
 from tests.factories import PASSWORD, Factory
 
 WRONG = "not the password"
@@ -79,6 +79,7 @@ async def test_no_stranger_locks_anybody_out(app: FastAPI, user: User) -> None:
         assert (await log_in(app, "198.51.100.1", user.email, PASSWORD)).status_code == 200
 
 
+@on("sqlite")
 async def test_other_accounts_and_addresses_go_on(app: FastAPI, factory: Factory, user: User) -> None:
     await fail(app, "192.0.2.1", user.email)
     other = await factory.user("Bob")
@@ -86,6 +87,7 @@ async def test_other_accounts_and_addresses_go_on(app: FastAPI, factory: Factory
     assert (await log_in(app, "192.0.2.2", other.email, PASSWORD)).status_code == 200
 
 
+@on("sqlite")
 async def test_spellings_of_an_account_are_one(app: FastAPI, user: User) -> None:
     for number in range(LIMIT):
         name = (user.email, user.email.upper(), f" {user.email} ")[number % 3]
@@ -93,6 +95,7 @@ async def test_spellings_of_an_account_are_one(app: FastAPI, user: User) -> None
     assert code(await log_in(app, "192.0.2.1", user.email)) == LIMITED
 
 
+@on("sqlite")
 @pytest.mark.parametrize("odd", ["@ex{}ample.com", "@ex{}ample。com", "@ex{}ample｡com"])
 @pytest.mark.parametrize("filler", ["\ufe0f", "\u034f", "\u180b"])
 async def test_invisible_characters_make_no_other_account(app: FastAPI, user: User, odd: str, filler: str) -> None:
@@ -113,6 +116,7 @@ async def test_a_right_password_takes_nothing_away_and_gives_nothing_back(app: F
     assert code(await log_in(app, "192.0.2.1", user.email, PASSWORD)) == LIMITED
 
 
+@on("sqlite")
 async def test_an_address_of_ones_own_choice_changes_nothing(app: FastAPI, user: User) -> None:
     for number in range(LIMIT):
         spoofed = {"X-Forwarded-For": f"203.0.113.{number}", "Forwarded": f"for=203.0.113.{number}"}
@@ -120,6 +124,7 @@ async def test_an_address_of_ones_own_choice_changes_nothing(app: FastAPI, user:
     assert code(await log_in(app, "192.0.2.1", user.email, **{"X-Forwarded-For": "203.0.113.99"})) == LIMITED
 
 
+@on("sqlite")
 async def test_all_addresses_of_an_ipv6_customer_are_one(app: FastAPI, user: User) -> None:
     for number in range(LIMIT):
         await fail(app, f"2001:db8:0:1::{number:x}", f"nobody{number}@example.com", times=1)
@@ -144,6 +149,7 @@ async def test_many_right_passwords_at_once_are_no_failures(app: FastAPI, user: 
     assert {row.failures for row in await stored(app)} == {0}
 
 
+@on("sqlite")
 async def test_headers_say_what_is_left(app: FastAPI, user: User) -> None:
     response = await log_in(app, "192.0.2.1", user.email)
     assert response.headers["ratelimit-policy"] == '"login";q=10;w=60'
@@ -151,6 +157,7 @@ async def test_headers_say_what_is_left(app: FastAPI, user: User) -> None:
     assert (await log_in(app, "192.0.2.1", user.email)).headers["ratelimit"].startswith('"login";r=8;')
 
 
+@on("sqlite")
 async def test_the_wait_is_what_is_left_of_the_minute(
     app: FastAPI, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +187,7 @@ async def test_what_expired_is_forgotten(app: FastAPI, user: User, monkeypatch: 
     assert {row.expires_at > now() + timedelta(minutes=5) for row in await stored(app)} == {True}
 
 
+@on("sqlite")
 async def test_neither_addresses_nor_names_are_stored(app: FastAPI, user: User) -> None:
     await fail(app, "192.0.2.1", user.email, times=1)
     for row in await stored(app):
@@ -187,6 +195,7 @@ async def test_neither_addresses_nor_names_are_stored(app: FastAPI, user: User) 
         assert not {"192.0.2.1", user.email} & {row.key}
 
 
+@on("sqlite")
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -210,6 +219,7 @@ async def test_whoever_has_a_token_guesses_no_more(
         assert await guess(PASSWORD) == LIMITED
 
 
+@on("sqlite")
 async def test_those_who_wait_behind_a_lost_database_are_refused_at_once(
     settings: Settings, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

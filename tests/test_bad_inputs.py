@@ -29,7 +29,7 @@ from blog.security.cursors import Cursors
 from blog.security.opaque import LINK, PERSONAL, REFRESH
 from blog.settings import Settings
 from tests.answers import code
-from tests.conftest import SECRET, make_settings
+from tests.conftest import SECRET, make_settings, on
 from tests.factories import PASSWORD, Factory
 from tests.images import MEDIA_TYPES, gif, image_of, png
 from tests.security.test_tokens import claims, encode, forge, header_of
@@ -225,16 +225,19 @@ NOT_TEXT = {
 
 
 class TestText:
+    @on("sqlite")
     @pytest.mark.parametrize("character", UNSTORABLE)
     async def test_unstorable(self, world: World, character: str) -> None:
         for method, path, body, field in TEXTS.values():
             await world.refuse(INVALID, method, path, body=body | {field: of(field, UNSTORABLE[character])})
 
+    @on("sqlite")
     @pytest.mark.parametrize("kind", NOT_TEXT)
     async def test_not_text(self, world: World, kind: str) -> None:
         for method, path, body, field in (*TEXTS.values(), *ONE_TIME.values()):
             await world.refuse(INVALID, method, path, body=body | {field: of(field, NOT_TEXT[kind])})
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("place", "text"),
         [
@@ -273,6 +276,7 @@ class TestText:
         content = json.dumps(body | {field: of(field, text)}, ensure_ascii=False).encode()
         await world.refuse(INVALID, method, path, content=content, headers=JSON)
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "text",
         [
@@ -307,6 +311,7 @@ class TestText:
             method, path, body, field = TEXTS[place]
             await world.refuse(INVALID, method, path, body=body | {field: text})
 
+    @on("sqlite")
     @pytest.mark.parametrize("end", ["\n", "\r\n", "\u2028", "\u2029", "\x85"], ids=ascii)
     async def test_two_lines(self, world: World, end: str) -> None:
         of_rooms = [place for place in TEXTS if "room." in place]
@@ -367,6 +372,7 @@ class TestText:
     async def test_known_address_in_another_spelling(self, world: World, email: str) -> None:
         await world.refuse((409, "email_taken"), "POST", "/user/", body=ADA | {"email": email})
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "email",
         [
@@ -429,6 +435,7 @@ FORMS = [("POST", "/login"), ("POST", "/revoke")]
 PLACED = {(method, path, field) for method, path, _, field in PLACES}
 
 
+@on("sqlite")
 class TestBody:
     @pytest.mark.parametrize("field", OURS, ids=lambda field: ascii(field[:20]))
     async def test_unknown_field(self, world: World, field: str) -> None:
@@ -635,12 +642,14 @@ WRONG_VALUES: dict[str, list[Any]] = {
 
 
 class TestValue:
+    @on("sqlite")
     @pytest.mark.parametrize("place", VALUES)
     async def test_wrong(self, world: World, place: str) -> None:
         method, path, body, field = VALUES[place]
         for value in WRONG_VALUES[field]:
             await world.refuse(INVALID, method, path, body=body | {field: value})
 
+    @on("sqlite")
     @pytest.mark.parametrize("field", ["role", "is_active"])
     async def test_wrong_in_a_list(self, world: World, field: str) -> None:
         for value in WRONG_VALUES[field]:
@@ -665,22 +674,26 @@ class TestValue:
         read = await world.send("GET", made.headers["location"])
         assert made.json()["expires_at"] == read.json()["expires_at"] == kept
 
+    @on("sqlite")
     async def test_a_literal_that_is_no_number(self, world: World) -> None:
         for literal in (b"1e999", b"-1e999", b"NaN", b"9" * 400):
             for name in ("scopes", "expires_at", "name"):
                 content = json.dumps(BACKUP | {name: "?"}).encode().replace(b'"?"', literal)
                 await world.refuse(INVALID, "POST", "/user/me/tokens", content=content, headers=JSON)
 
+    @on("sqlite")
     @pytest.mark.parametrize("scopes", [["admin"], ["blog:read", "admin"]])
     async def test_scopes_beyond_the_role(self, world: World, scopes: list[str]) -> None:
         await world.refuse((403, "admin_required"), "POST", "/user/me/tokens", body=BACKUP | {"scopes": scopes})
 
+    @on("sqlite")
     async def test_scopes_beyond_the_token(self, world: World, factory: Factory) -> None:
         narrow = factory.login(world.user, [Scope.USER_WRITE])
         for scopes in (["blog:read"], ["user:write", "blog:write"]):
             body = BACKUP | {"scopes": scopes}
             await world.refuse((403, "insufficient_scope"), "POST", "/user/me/tokens", body=body, headers=narrow)
 
+    @on("sqlite")
     async def test_a_personal_token_makes_no_other(self, world: World) -> None:
         headers = {"Authorization": f"Bearer {world.personal_token}"}
         await world.refuse((403, "login_required"), "POST", "/user/me/tokens", body=BACKUP, headers=headers)
@@ -760,10 +773,12 @@ NOBODYS = [str(2**31 - 1), str(2**31), str(2**32 + 1), "9" * 10]
 
 
 class TestId:
+    @on("sqlite")
     @pytest.mark.parametrize("spelling", NO_IDS, ids=lambda spelling: spelling[:20])
     async def test_no_id(self, world: World, spelling: str) -> None:
         await self.refused(world, INVALID, spelling)
 
+    @on("sqlite")
     @pytest.mark.parametrize("spelling", ALIASES)
     async def test_another_spelling_of_an_id(self, world: World, spelling: str) -> None:
         """One thing has one address: else a rule for the address can be walked around."""
@@ -804,6 +819,7 @@ class TestId:
                 url = path.replace("{}", spelling) if "{}" in path else f"{path}{spelling}"
                 await world.refuse(refusal, method, url, headers=headers, **request)
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "spelling", [*NO_IDS, *(alias.format(id=1) for alias in ALIASES)], ids=lambda text: text[:20]
     )
@@ -820,6 +836,7 @@ class TestId:
             for who in (world.author, {"Authorization": f"Bearer {world.personal_token}"}):
                 await world.refuse((403, "admin_required"), method, "/invitation/{invitation}", headers=who)
 
+    @on("sqlite")
     @pytest.mark.parametrize("number", [0, -1, 1.0, 1.5, True, "1", "x", None, 2**31, 2**63, 10**23, 1e999, [1]])
     async def test_in_a_body(self, world: World, number: Any) -> None:
         if number == "1":  # lax as pydantic is, a string of digits is the same id
@@ -928,11 +945,13 @@ FORGED_CURSORS = [
 
 
 class TestList:
+    @on("sqlite")
     @pytest.mark.parametrize("path", [*LISTS, "/blog/changes", "/room/{room}/messages"])
     async def test_limit(self, world: World, path: str) -> None:
         for limit in LIMITS:
             await world.refuse(INVALID, "GET", f"{path}?limit={limit}", headers=world.admin)
 
+    @on("sqlite")
     @pytest.mark.parametrize("path", FILTERS)
     async def test_filter(self, world: World, path: str) -> None:
         for query in FILTERS[path]:
@@ -953,25 +972,30 @@ class TestList:
                 response = await world.send("GET", f"{path}?q={part}", headers=world.admin)
                 assert (response.status_code, response.json()) == (200, []), part
 
+    @on("sqlite")
     async def test_what_no_list_knows_is_ignored(self, world: World) -> None:
         for query in ("offset=-1", f"page={2**62}&size=100", "x=%ff", "x=%00", "", "&&==&", "%00=%00"):
             for path in LISTS:
                 assert (await world.send("GET", f"{path}?{query}", headers=world.admin)).status_code == 200, query
 
+    @on("sqlite")
     @pytest.mark.parametrize("path", LISTS)
     async def test_forged_cursor(self, world: World, path: str) -> None:
         for cursor in FORGED_CURSORS:
             await world.refuse((422, "invalid_cursor"), "GET", f"{path}?cursor={cursor}", headers=world.admin)
 
+    @on("sqlite")
     async def test_forged_place_among_changes(self, world: World) -> None:
         for cursor in FORGED_CURSORS:
             await world.refuse((422, "invalid_cursor"), "GET", f"/blog/changes?since={cursor}")
         await world.refuse(INVALID, "GET", f"/blog/changes?since={'x' * 4_097}")
 
+    @on("sqlite")
     async def test_cursor_that_is_too_long(self, world: World) -> None:
         for path in LISTS:
             await world.refuse(INVALID, "GET", f"{path}?cursor={'x' * 4_097}", headers=world.admin)
 
+    @on("sqlite")
     async def test_cursor_of_another_list_or_deployment(self, world: World, factory: Factory) -> None:
         await factory.blog(world.user)
         await world.send("PATCH", "/blog/{blog}", body={"title": "Another", "tags": ["a", "b"]})
@@ -1023,6 +1047,7 @@ class TestLogIn:
             assert len(login["user_agent"]) <= 200
             assert "\0" not in login["user_agent"]
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "scope",
         [
@@ -1056,6 +1081,7 @@ class TestLogIn:
         form = f"grant_type=refresh_token&refresh_token={world.refresh_token}&scope=blog:read".encode()
         assert (await world.send("POST", "/login", content=form, headers=FORM)).json()["scope"] == "blog:read"
 
+    @on("sqlite")
     @pytest.mark.parametrize("scope", [" ", "blog:read  blog:read", "blog:read " * 5_000, " blog:read"])
     async def test_scope_with_nothing_wrong(self, world: World, scope: str) -> None:
         form = {"username": "ada@example.com", "password": PASSWORD, "scope": scope}
@@ -1063,10 +1089,12 @@ class TestLogIn:
         assert response.status_code == 200
         assert response.json()["scope"].startswith("blog:read")
 
+    @on("sqlite")
     async def test_scope_beyond_the_role(self, world: World) -> None:
         form = {"username": "ada@example.com", "password": PASSWORD, "scope": "admin"}
         await world.refuse(BAD_SCOPE, "POST", "/login", data=form)
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "grant_type",
         [WORD, "PASSWORD", "password ", "password\0", "refresh-token", "authorization_code", "\udcff", "x" * 60_000],
@@ -1093,6 +1121,7 @@ class TestLogIn:
         ):
             await world.refuse(BAD_REQUEST, "POST", "/login", content=form.encode(), headers=FORM)
 
+    @on("sqlite")
     async def test_of_two_refresh_tokens_the_last_counts(self, world: World) -> None:
         for first, last, status in ((world.refresh_token, "x", 400), ("x", world.refresh_token, 200)):
             content = f"grant_type=refresh_token&refresh_token={first}&refresh_token={last}".encode()
@@ -1103,11 +1132,13 @@ class TestLogIn:
         content = f"username={username}&password={WORD}".encode()
         await world.refuse(BAD_LOGIN, "POST", "/login", content=content, headers=FORM)
 
+    @on("sqlite")
     async def test_of_one_field_twice_the_last_counts(self, world: World) -> None:
         for first, last, status in ((WORD, PASSWORD, 200), (PASSWORD, WORD, 401)):
             content = f"username=ada@example.com&password={quoted(first)}&password={quoted(last)}".encode()
             assert (await world.send("POST", "/login", content=content, headers=FORM)).status_code == status
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("content", "media_type"),
         [
@@ -1131,6 +1162,7 @@ class TestLogIn:
         for method, path in FORMS:
             await world.refuse(BAD_REQUEST, method, path, content=content.encode(), headers=headers)
 
+    @on("sqlite")
     @pytest.mark.parametrize("media_type", ["application/json", "text/plain", "application/xml", "x", None])
     async def test_no_form(self, world: World, media_type: str | None) -> None:
         form = {"username": "ada@example.com", "password": PASSWORD, "token": world.personal_token}
@@ -1141,6 +1173,7 @@ class TestLogIn:
                 if media_type or content.startswith("{"):
                     await world.refuse(refusal, method, path, content=content.encode(), headers=headers)
 
+    @on("sqlite")
     async def test_in_the_query(self, world: World) -> None:
         query = f"username=ada@example.com&password={quoted(PASSWORD)}"
         await world.refuse(BAD_REQUEST, "POST", f"/login?{query}", content=b"", headers=FORM)
@@ -1161,15 +1194,18 @@ class TestRevoke:
                 assert (response.status_code, response.content) == (200, b""), ascii(token)
         assert await rows(world.app) == world.before
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "form", ["", "token=", "token=&token_type_hint=x", "tok=x", "token_type_hint=access_token"]
     )
     async def test_no_token(self, world: World, form: str) -> None:
         await world.refuse(BAD_REQUEST, "POST", "/revoke", content=form.encode(), headers=FORM)
 
+    @on("sqlite")
     async def test_file_for_a_field(self, world: World) -> None:
         await world.refuse(BAD_REQUEST, "POST", "/revoke", files={"token": world.personal_token.encode()})
 
+    @on("sqlite")
     async def test_of_two_tokens_the_last_counts(self, world: World) -> None:
         content = f"token={world.personal_token}&token=x".encode()
         assert (await world.send("POST", "/revoke", content=content, headers=FORM)).status_code == 200
@@ -1207,6 +1243,7 @@ FILE_NAMES = [
 ]
 
 
+@on("sqlite")
 class TestUpload:
     @pytest.mark.parametrize("upload", UPLOADS)
     @pytest.mark.parametrize("media_type", ["image/png", "image/svg+xml", "text/html"])
@@ -1323,12 +1360,14 @@ class TestToken:
         assert (await world.send("GET", "/user/me", headers=headers)).status_code == 200
         assert await rows(world.app) == world.before
 
+    @on("sqlite")
     @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "BeArEr"])
     async def test_scheme_in_any_case(self, world: World, scheme: str) -> None:
         """RFC 9110, section 11.1."""
         token = world.author["Authorization"].removeprefix("Bearer ")
         assert (await world.send("GET", "/user/me", headers={"Authorization": f"{scheme} {token}"})).status_code == 200
 
+    @on("sqlite")
     @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic YWRhOmFkYQ==", "Digest x", "Bearer:x", "é"])
     async def test_no_bearer(self, world: World, value: str) -> None:
         headers = cast(Any, {"Authorization": value.encode()})
@@ -1366,6 +1405,7 @@ READ = (
 )
 
 
+@on("sqlite")
 class TestRequest:
     @pytest.mark.parametrize(
         "name",
