@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy import event, func, select, update
+from sqlalchemy import event, select, update
 from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel, col
 
@@ -27,8 +27,8 @@ from blog.security.access import Scope
 from blog.security.passwords import PasswordHasher
 from blog.security.seals import Seals
 from blog.settings import Settings
-from tests.answers import code
-from tests.conftest import client_of, make_settings, patient_app
+from tests.answers import code, count
+from tests.conftest import client_of, make_settings, on, patient_app
 from tests.factories import Factory, bearer
 
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
@@ -106,8 +106,7 @@ class World:
         return await self.client.post(path, json=body, headers=headers)
 
     async def count(self, model: type[SQLModel]) -> int:
-        async with self.app.state.database.fresh() as session:
-            return int(await session.scalar(select(func.count()).select_from(model)) or 0)
+        return await count(self.app, model)
 
     async def kept(self) -> list[IdempotencyKey]:
         async with self.app.state.database.fresh() as session:
@@ -176,6 +175,7 @@ class TestAgain:
         assert await world.count(making.model) == before + 1
         assert len(world.mails) == making.mails
 
+    @on("sqlite")
     async def test_by_the_other_spelling_of_the_path(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         first = await world.post(path, making.body)
@@ -249,6 +249,7 @@ class TestAgain:
         assert (await world.post(path, making.body)).status_code == 201
         assert (await world.count(making.model), len(await world.kept())) == (before + 1, 1)
 
+    @on("sqlite")
     async def test_what_is_kept_is_not_to_be_read(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         response = await world.post(path, making.body)
@@ -269,6 +270,7 @@ class TestAgain:
             assert seals.of(*words).open(kept.answer) is None
             assert kept.key not in seals.of(*words).names
 
+    @on("sqlite")
     async def test_after_a_change_of_the_servers_secret(
         self, world: World, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -283,6 +285,7 @@ class TestAgain:
         async with world_of(old.model_copy(update=changes), monkeypatch, before=world) as later:
             assert "idempotency-replayed" not in (await later.post(path, making.another)).headers
 
+    @on("sqlite")
     async def test_what_is_refused_keeps_the_key_free(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         assert code(await world.post(path, {"nonsense": 1})) == (422, "invalid")
@@ -308,6 +311,7 @@ class TestAgain:
 
 @pytest.mark.parametrize("path", BY_SOMEBODY)
 class TestWhose:
+    @on("sqlite")
     async def test_who_asks_comes_first(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         await world.post(path, making.body)
@@ -363,6 +367,7 @@ class TestRegister:
         assert code(await world.post("/user/", self.MAKING.body)) == (409, "email_taken")
         assert await world.kept() == []
 
+    @on("sqlite")
     async def test_no_password_is_hashed_again(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         await world.post("/user/", self.MAKING.body)
 
@@ -380,6 +385,7 @@ class TestRegister:
         assert (await world.client.get(first.headers["location"], headers=world.login)).status_code == 404
 
 
+@on("sqlite")
 async def test_a_login_for_less_gets_no_token_for_more(world: World) -> None:
     making = MAKINGS["/user/me/tokens"]
     user = await world.factory.user()
@@ -400,6 +406,7 @@ async def test_the_use_of_a_personal_token_is_noted_behind_a_replay(world: World
             token.last_used_at = None
 
 
+@on("sqlite")
 @pytest.mark.parametrize("key", ["", " ", "a b", "\t", "k" * 256, "k" * 30_000, "é", "\x7f", "a,\x01"])
 async def test_what_is_no_key(world: World, key: str) -> None:
     headers = [(name.encode(), value.encode()) for name, value in world.login.items()]
@@ -409,6 +416,7 @@ async def test_what_is_no_key(world: World, key: str) -> None:
     assert await world.count(Blog) == 0
 
 
+@on("sqlite")
 @pytest.mark.parametrize("key", ["k", "k" * 255, '"8e03978e"', "".join(map(chr, range(0x21, 0x7F)))])
 async def test_what_is_one(world: World, key: str) -> None:
     for _ in range(2):
@@ -416,6 +424,7 @@ async def test_what_is_one(world: World, key: str) -> None:
     assert await world.count(Blog) == 1
 
 
+@on("sqlite")
 async def test_two_keys(world: World) -> None:
     headers = [*world.login.items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "a")]
     response = await world.client.post("/blog/", json=MAKINGS["/blog/"].body, headers=headers)
@@ -504,6 +513,7 @@ class TestOutwaited:
         assert was_outwaited(OperationalError("", {}, DeadlockError("deadlock detected")))
 
 
+@on("sqlite")
 async def test_a_database_that_is_lost_is_no_twin(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> None:
         raise OperationalError("INSERT", {}, Exception("gone"))

@@ -21,7 +21,7 @@ from blog.security.access import ALL
 from blog.security.tokens import AccessTokens
 from blog.settings import Settings
 from tests.answers import code
-from tests.conftest import SECRET, client_of, make_settings
+from tests.conftest import SECRET, client_of, make_settings, on
 from tests.factories import PASSWORD, Factory, bearer
 from tests.test_app import UNPROTECTED
 
@@ -33,6 +33,7 @@ async def log_in(client: httpx.AsyncClient, username: str, password: str = PASSW
 
 
 class TestLogIn:
+    @on("sqlite")
     @pytest.mark.parametrize(
         "form",
         [
@@ -49,27 +50,32 @@ class TestLogIn:
         assert response.json()["error"] == "invalid_request"
         assert response.headers["cache-control"] == "no-store"
 
+    @on("sqlite")
     async def test_other_grant_type(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user = await factory.user()
         response = await log_in(client, user.email, grant_type="client_credentials")
         assert code(response) == (400, "unsupported_grant_type")
         assert response.json()["error"] == "unsupported_grant_type"
 
+    @on("sqlite")
     async def test_json(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user = await factory.user()
         response = await client.post("/login", json={"username": user.email, "password": PASSWORD})
         assert code(response) == (415, "unsupported_media_type")
         assert response.json()["error"] == "invalid_request"
 
+    @on("sqlite")
     async def test_query(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user = await factory.user()
         response = await client.post("/login", params={"username": user.email, "password": PASSWORD})
         assert code(response) == (400, "invalid_request")
 
+    @on("sqlite")
     async def test_file_for_a_field(self, client: httpx.AsyncClient) -> None:
         response = await client.post("/login", files={"username": b"x"}, data={"password": PASSWORD})
         assert code(response) == (400, "invalid_request")
 
+    @on("sqlite")
     async def test_get(self, client: httpx.AsyncClient) -> None:
         response = await client.get("/login")
         assert code(response) == (405, "method_not_allowed")
@@ -123,6 +129,7 @@ class TestLogIn:
     async def test_hostile_username(self, client: httpx.AsyncClient, username: str) -> None:
         assert code(await log_in(client, username)) == (401, "invalid_grant")
 
+    @on("sqlite")
     @pytest.mark.parametrize("password", ["\0", f"{PASSWORD}\0", "x" * 5_000, "x" * 129, PASSWORD + " ", PASSWORD[:-1]])
     async def test_hostile_password(self, client: httpx.AsyncClient, factory: Factory, password: str) -> None:
         user = await factory.user()
@@ -133,6 +140,7 @@ class TestLogIn:
         form = {"content-type": "application/x-www-form-urlencoded"}
         assert code(await client.post("/login", content=content, headers=form)) == (401, "invalid_grant")
 
+    @on("sqlite")
     @pytest.mark.parametrize("kind", ["bcrypt", "nonsense", ""])
     async def test_stored_hash_of_another_kind(self, client: httpx.AsyncClient, factory: Factory, kind: str) -> None:
         user = await factory.user(password_hash=f"{kind}$2b$04$short")
@@ -167,6 +175,7 @@ class TestLogIn:
         (login, _) = (await client.get("/user/me/sessions", headers=bearer)).json()
         assert login["user_agent"] == "a\ufffdb"
 
+    @on("sqlite")
     async def test_what_a_token_tells(self, client: httpx.AsyncClient, factory: Factory) -> None:
         """The user by an id that stays and is nothing else, and nobody's name, address or row."""
         user = await factory.user("Ada Lovelace", email="countess@example.com")
@@ -208,6 +217,7 @@ class TestLogIn:
 class TestBearer:
     """What every route that wants a token does with a bad one; each kind of forgery is in test_tokens.py."""
 
+    @on("sqlite")
     async def test_every_route_but_the_public_ones(self, client: httpx.AsyncClient, app: FastAPI) -> None:
         asked = 0
         for path, operations in app.openapi()["paths"].items():
@@ -223,22 +233,26 @@ class TestBearer:
                     asked += 1
         assert asked == 43
 
+    @on("sqlite")
     @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 5_000])
     async def test_before_a_body_that_nobody_can_read(self, client: httpx.AsyncClient, content: bytes) -> None:
         for headers, refused in (({}, "not_authenticated"), (bearer("x.y.z"), "invalid_token")):
             json_headers = headers | {"Content-Type": "application/json"}
             assert code(await client.post("/blog/", content=content, headers=json_headers)) == (401, refused)
 
+    @on("sqlite")
     @pytest.mark.parametrize("value", ["", "Bearer", "Basic YWRhOmFkYQ==", "Token x"])
     async def test_other_authorization(self, client: httpx.AsyncClient, value: str) -> None:
         response = await client.get("/user/me", headers={"Authorization": value})
         assert response.status_code == 401
 
+    @on("sqlite")
     async def test_two_authorization_headers(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         twice = [*login.items(), *login.items()]
         assert code(await client.get("/user/me", headers=twice)) == (401, "invalid_token")
 
+    @on("sqlite")
     async def test_token_in_the_query(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         token = login["Authorization"].removeprefix("Bearer ")
@@ -287,6 +301,7 @@ class TestBearer:
         token = app.state.tokens.issue(ada.public_id, factory.logins[bob.id].public_id, ALL, seconds=900)
         assert code(await client.get("/user/me", headers=bearer(token))) == (401, "invalid_token")
 
+    @on("sqlite")
     async def test_token_of_another_deployment(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user = await factory.user()
         issuer, login = make_settings().issuer, factory.logins[user.id].public_id
@@ -298,6 +313,7 @@ class TestBearer:
         assert (await client.get("/user/me", headers={"Authorization": f"Bearer {token}"})).status_code == 200
 
 
+@on("sqlite")
 class TestRefusalsOfTheFramework:
     async def test_unknown_path(self, client: httpx.AsyncClient) -> None:
         assert code(await client.get("/nowhere")) == (404, "not_found")
@@ -349,10 +365,9 @@ class TestRefusalsOfTheFramework:
 
 
 class TestDatabaseIsLost:
+    @on("postgresql", "mariadb")  # SQLite calls it all an operational error
     async def test_a_fault_of_ours_is_not_called_a_lost_database(self, settings: Settings, engine_name: str) -> None:
-        # What each engine calls wrong; SQLite calls it all an operational error, and is not asked.
         faults = {
-            "sqlite": [],
             "postgresql": ["SELECT nonsense", "SELECT FROM WHERE"],
             "mariadb": ["SELECT nonsense FROM", "SELECT * FROM nowhere"],
         }
@@ -399,6 +414,7 @@ class TestDatabaseIsLost:
             assert code(await log_in(client, "ada@example.com")) == (503, "database_unavailable")
 
 
+@on("sqlite")
 async def test_no_answer_holds_a_hash(client: httpx.AsyncClient, factory: Factory) -> None:
     admin = await factory.user("Root", role=Role.ADMIN)
     user, login = await factory.logged_in()

@@ -13,6 +13,7 @@ from sqlmodel import col
 from blog.models import Blog
 from tests.answers import code
 from tests.clock import Clock
+from tests.conftest import on
 from tests.factories import Factory
 
 STRONG = re.compile(r'"[\x21\x23-\x7e]+"')
@@ -108,6 +109,7 @@ class TestTag:
         await client.delete(f"/user/{ada.id}?blogs=reassign&to={bob.id}", headers=admin)
         await differs()
 
+    @on("sqlite")
     async def test_who_sees_what(self, client: httpx.AsyncClient, factory: Factory) -> None:
         """Answers that differ have tags that differ, and those that don't have one."""
         ada, login = await factory.logged_in()
@@ -118,6 +120,7 @@ class TestTag:
         assert await etag_of(client, url, factory.login(bob)) == await etag_of(client, url, factory.login(eve))
         assert await etag_of(client, url, login) != await etag_of(client, url, factory.login(bob))
 
+    @on("sqlite")
     async def test_lists_have_none(self, client: httpx.AsyncClient, factory: Factory) -> None:
         ada, login = await factory.logged_in()
         await factory.blog(ada)
@@ -142,6 +145,7 @@ class TestIfNoneMatch:
                 assert len(statements) == 2
                 assert not any(column in "".join(statements) for column in ("body", "html", "title", "summary"))
 
+    @on("sqlite")
     @pytest.mark.parametrize("by_slug", [False, True])
     @pytest.mark.parametrize("field", ['"other"', "other", "", '"', 'W/"other"', '"*"', ",", '"a", "b"', "\xff"])
     async def test_modified(self, client: httpx.AsyncClient, factory: Factory, field: str, by_slug: bool) -> None:
@@ -174,6 +178,7 @@ class TestIfNoneMatch:
 
 
 class TestIfMatch:
+    @on("sqlite")
     @pytest.mark.parametrize(("method", "path", "body"), WRITES)
     async def test_stale(self, client: httpx.AsyncClient, factory: Factory, method: str, path: str, body: Any) -> None:
         """Nothing is written, and the answer says what to look at."""
@@ -199,6 +204,7 @@ class TestIfMatch:
         after = await client.get(url, headers=login)
         assert (after.json(), after.headers["etag"]) == (before.json(), current)
 
+    @on("sqlite")
     @pytest.mark.parametrize("form", ["{}", "*", '"other", {}', 'W/"other",{} , "more"'])
     @pytest.mark.parametrize(("method", "path", "body"), WRITES)
     async def test_current(
@@ -210,6 +216,7 @@ class TestIfMatch:
         response = await write(client, method, url + path, body, login, If_Match=form.format(etag))
         assert response.is_success
 
+    @on("sqlite")
     @pytest.mark.parametrize(("method", "path", "body"), WRITES)
     async def test_refusals_come_first(
         self, client: httpx.AsyncClient, factory: Factory, method: str, path: str, body: Any

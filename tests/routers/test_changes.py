@@ -15,6 +15,7 @@ from blog.models import Blog, Role, User
 from blog.repository.blog import BlogRepository
 from blog.security.access import Scope
 from tests.answers import code
+from tests.conftest import on
 from tests.factories import Factory
 
 Blogs = dict[int, dict[str, Any]]
@@ -155,6 +156,7 @@ def to_both(owner: str, others: str) -> dict[str, list[str]]:
     return {"owner": [owner], "other": [others], "admin": [others]}
 
 
+@on("sqlite")
 class TestRefused:
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.get("/blog/changes?limit=0")) == (401, "not_authenticated")

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from blog.models import OneTimeLink, Role, now
 from blog.settings import Settings
 from tests.answers import code
-from tests.conftest import client_of, patient_app
+from tests.conftest import client_of, on, patient_app
 from tests.factories import PASSWORD, Factory, bearer
 
 NEW = "a new password"
@@ -83,6 +83,7 @@ async def with_settings(app: FastAPI, **changes: Any) -> AsyncIterator[httpx.Asy
 
 
 class TestPasswordReset:
+    @on("sqlite")
     @pytest.mark.parametrize("body", [{}, {"email": "ada"}, {"email": None}, {"email": "ada@example.com", "x": 1}, []])
     async def test_invalid(self, client: httpx.AsyncClient, body: Any) -> None:
         assert code(await client.post("/password-reset", json=body)) == (422, "invalid")
@@ -115,6 +116,7 @@ class TestPasswordReset:
             await client.post("/password-reset", json={"email": email})
             assert len(statements) == 1
 
+    @on("sqlite")
     @pytest.mark.parametrize("path", ["/password-reset", "/email-verification"])
     async def test_the_answer_leaves_first(
         self, app: FastAPI, factory: Factory, monkeypatch: pytest.MonkeyPatch, path: str
@@ -171,10 +173,12 @@ class TestPasswordReset:
 
 
 class TestPasswordResetConfirm:
+    @on("sqlite")
     @pytest.mark.parametrize("token", ["", "x", f"blog_link_{'x' * 43}", "é", "x" * 200])
     async def test_unknown_link(self, client: httpx.AsyncClient, token: str) -> None:
         assert code(await reset(client, token)) == (400, "invalid_link")
 
+    @on("sqlite")
     @pytest.mark.parametrize("change", [{"token": None}, {"token": "x" * 201}, {"password": "short"}, {"x": 1}])
     async def test_invalid(self, client: httpx.AsyncClient, change: dict[str, Any]) -> None:
         body = {"token": "x", "password": NEW} | change
@@ -203,6 +207,7 @@ class TestPasswordResetConfirm:
             assert (await client.patch("/user/me", json=change, headers=login)).status_code == 200
         assert code(await reset(client, token)) == (400, "invalid_link")
 
+    @on("sqlite")
     async def test_weak_password(self, client: httpx.AsyncClient, factory: Factory, mailbox: Mailbox) -> None:
         user = await factory.user("Lovelace", email="countess@example.com")
         await client.post("/password-reset", json={"email": user.email})
@@ -343,11 +348,13 @@ class TestEmailVerification:
         assert code(answer) == (409, "email_taken")
         assert (await verifying.get("/user/me", headers=login)).json()["email"] == user.email
 
+    @on("sqlite")
     @pytest.mark.parametrize("token", ["", "x", f"blog_link_{'x' * 43}"])
     async def test_unknown_link(self, client: httpx.AsyncClient, token: str) -> None:
         answer = await client.post("/email-verification/confirm", json={"token": token})
         assert code(answer) == (400, "invalid_link")
 
+    @on("sqlite")
     async def test_where_it_is_not_asked_for(
         self, client: httpx.AsyncClient, factory: Factory, mailbox: Mailbox
     ) -> None:
@@ -373,6 +380,7 @@ class TestEmailVerification:
 
 
 class TestInvitations:
+    @on("sqlite")
     async def test_registration_is_closed(self, app: FastAPI, factory: Factory) -> None:
         login = factory.login(await factory.admin())
         async with with_settings(app, registration="closed") as client:
@@ -380,6 +388,7 @@ class TestInvitations:
             response = await client.post("/user/", json=BOB | {"invitation": "x"})
             assert code(response) == (403, "registration_closed")
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "body", [{"role": "root"}, {"role": None}, {"email": "bob"}, {"email": None}, {"x": 1}, []]
     )
@@ -387,6 +396,7 @@ class TestInvitations:
         login = factory.login(await factory.admin())
         assert code(await client.post("/invitation/", json=body, headers=login)) == (422, "invalid")
 
+    @on("sqlite")
     async def test_needed(self, app: FastAPI) -> None:
         async with with_settings(app, registration="invited") as client:
             assert code(await client.post("/user/", json=BOB)) == (403, "invitation_required")
@@ -439,6 +449,7 @@ class TestInvitations:
             assert registered["email_verified_at"]
             assert (await log_in(client, BOB["email"])).status_code == 200
 
+    @on("sqlite")
     async def test_for_another_role_where_anybody_may_register(
         self, client: httpx.AsyncClient, factory: Factory
     ) -> None:
@@ -472,6 +483,7 @@ class TestInvitations:
         assert code(await client.get(path, headers=other)) == (404, "invitation_not_found")
         assert code(await client.post("/user/", json=BOB | {"invitation": token})) == (400, "invalid_link")
 
+    @on("sqlite")
     async def test_of_the_role_that_settings_name(self, app: FastAPI, factory: Factory) -> None:
         login = factory.login(await factory.admin())
         async with with_settings(app, registration="invited", default_role="reader") as client:
@@ -492,6 +504,7 @@ class TestInvitations:
         assert (await client.get("/invitation/", headers=admin)).json() == []
 
 
+@on("sqlite")
 class TestPage:
     async def test_it_is_whole(self, client: httpx.AsyncClient) -> None:
         response = await client.get("/link")

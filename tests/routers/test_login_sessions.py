@@ -13,14 +13,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from jose import jwt
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlmodel import col
 
 from blog.app import create_app
 from blog.database import alembic_config
 from blog.models import LoginSession, Role, User, now
-from tests.answers import code
-from tests.conftest import ENGINES, SECRET, client_of, made_database, make_settings, serving
+from tests.answers import code, count, walk
+from tests.conftest import ENGINES, SECRET, client_of, made_database, make_settings, on, serving
 from tests.factories import PASSWORD, Factory, bearer
 
 METADATA = "/.well-known/oauth-authorization-server"
@@ -41,11 +41,6 @@ async def status(client: httpx.AsyncClient, token: str) -> int:
     return (await client.get("/user/me", headers=bearer(token))).status_code
 
 
-async def count_logins(app: FastAPI) -> int:
-    async with app.state.database.fresh() as session:
-        return int(await session.scalar(select(func.count()).select_from(LoginSession)))
-
-
 async def change_login(app: FastAPI, **values: Any) -> None:
     """Of every login there is."""
     async with app.state.database.write.begin() as session:
@@ -57,6 +52,7 @@ def events(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class TestScopes:
+    @on("sqlite")
     @pytest.mark.parametrize("scope", ["everything", "blog:read everything", "BLOG:READ", "blog:read,blog:write", "\0"])
     async def test_unknown(self, client: httpx.AsyncClient, factory: Factory, scope: str) -> None:
         user = await factory.user()
@@ -66,11 +62,13 @@ class TestScopes:
         assert response.json()["error"] == "invalid_scope"
         assert response.headers["cache-control"] == "no-store"
 
+    @on("sqlite")
     async def test_none_that_the_role_allows(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user = await factory.user(role=Role.READER)
         form = {"username": user.email, "password": PASSWORD, "scope": "admin blog:write"}
         assert code(await client.post("/login", data=form)) == (400, "invalid_scope")
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("role", "scope", "granted"),
         [
@@ -107,12 +105,14 @@ class TestScopes:
 
 
 class TestRefresh:
+    @on("sqlite")
     @pytest.mark.parametrize("token", ["", " "])
     async def test_missing(self, client: httpx.AsyncClient, token: str) -> None:
         response = await refresh(client, token)
         assert response.status_code == 400
         assert response.json()["error"] == ("invalid_request" if not token else "invalid_grant")
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "token",
         ["x", "blog_rt_", f"blog_rt_{'x' * 75}", f"blog_rt_{'é' * 75}", f"blog_rt_{'x' * 76}", "\0", "x" * 9_999],
@@ -123,6 +123,7 @@ class TestRefresh:
         assert response.json()["error"] == "invalid_grant"
         assert response.headers["cache-control"] == "no-store"
 
+    @on("sqlite")
     async def test_an_access_token_refreshes_nothing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         token = await log_in(client, await factory.user())
         assert code(await refresh(client, token["access_token"])) == (400, "invalid_refresh_token")
@@ -154,6 +155,7 @@ class TestRefresh:
         assert (await refresh(client, token["refresh_token"])).status_code == 200
         assert len(statements) == 2
 
+    @on("sqlite")
     async def test_narrower_for_once(self, client: httpx.AsyncClient, factory: Factory) -> None:
         first = await log_in(client, await factory.user())
         second = (await refresh(client, first["refresh_token"], scope="blog:read")).json()
@@ -249,6 +251,7 @@ class TestLifetimes:
         assert await status(client, token["access_token"]) == 401
         assert code(await refresh(client, token["refresh_token"])) == (400, "invalid_refresh_token")
 
+    @on("sqlite")
     async def test_they_are_settings(self, app: FastAPI, factory: Factory) -> None:
         user = await factory.user()
         short = {"access_token_lifetime": 60, "refresh_token_lifetime": 600, "login_lifetime": 1200}
@@ -266,7 +269,7 @@ class TestLifetimes:
         monkeypatch.setattr("blog.repository.login.MOST_LOGINS", 3)
         user, login = await factory.logged_in()
         tokens = [await log_in(client, user) for _ in range(3)]
-        assert await count_logins(app) == 3
+        assert await count(app, LoginSession) == 3
         assert (await client.get("/user/me", headers=login)).status_code == 401
         for token in tokens:
             assert await status(client, token["access_token"]) == 200
@@ -275,10 +278,10 @@ class TestLifetimes:
         user = await factory.user()
         for _ in range(3):
             await log_in(client, user)
-        assert await count_logins(app) == 4
+        assert await count(app, LoginSession) == 4
         await change_login(app, expires_at=now())
         await log_in(client, user)
-        assert await count_logins(app) == 1
+        assert await count(app, LoginSession) == 1
 
 
 class TestSessions:
@@ -325,11 +328,7 @@ class TestSessions:
         user, login = await factory.logged_in()
         for _ in range(4):
             await factory.another_login(user)
-        found, url = [], "/user/me/sessions?limit=2"
-        while url:
-            response = await client.get(url, headers=login)
-            found += [session["id"] for session in response.json()]
-            url = response.links.get("next", {}).get("url", "")
+        found = [row["id"] for row in await walk(client, "/user/me/sessions?limit=2", login, limit=2)]
         assert len(set(found)) == 5
         assert found == sorted(found, reverse=True)
 
@@ -370,6 +369,7 @@ class TestLogOut:
         assert code(await client.post("/logout", headers=bearer(mine["access_token"]))) == (401, "invalid_token")
         assert await status(client, other["access_token"]) == 200
 
+    @on("sqlite")
     async def test_whatever_the_scope(self, client: httpx.AsyncClient, factory: Factory) -> None:
         token = await log_in(client, await factory.user(), scope="room:read")
         assert (await client.post("/logout", headers=bearer(token["access_token"]))).status_code == 204
@@ -384,6 +384,7 @@ class TestLogOut:
 
 
 class TestRevoke:
+    @on("sqlite")
     async def test_malformed(self, client: httpx.AsyncClient) -> None:
         for content in ({}, {"token": ""}):
             response = await client.post("/revoke", data=content)
@@ -391,6 +392,7 @@ class TestRevoke:
             assert response.json()["error"] == "invalid_request"
         assert code(await client.post("/revoke", json={"token": "x"})) == (415, "unsupported_media_type")
 
+    @on("sqlite")
     @pytest.mark.parametrize("token", ["x", "\0", "é" * 500, "a.b.c", "blog_pat_x", f"blog_rt_{'x' * 75}", "x" * 9_999])
     async def test_unknown(self, client: httpx.AsyncClient, token: str) -> None:
         response = await client.post("/revoke", data={"token": token, "token_type_hint": "access_token"})
@@ -421,6 +423,7 @@ class TestRevoke:
         assert (await client.post("/revoke", data={"token": token})).status_code == 200
         assert await status(client, token) == 401
 
+    @on("sqlite")
     async def test_forged(self, client: httpx.AsyncClient, factory: Factory) -> None:
         token = await log_in(client, await factory.user())
         header, payload, signature = token["access_token"].split(".")
@@ -514,6 +517,7 @@ class TestAtOnce:
                 assert await status(client, token["access_token"]) == 401
 
 
+@on("sqlite")
 class TestKeys:
     async def test_a_secret_is_changed_and_nobody_is_logged_out(self, app: FastAPI, factory: Factory) -> None:
         user = await factory.user()
@@ -542,6 +546,7 @@ class TestKeys:
             assert (await client.get("/user/me", headers=fresh)).status_code == 401
 
 
+@on("sqlite")
 class TestMetadata:
     async def test_as_rfc_8414_has_it(self, client: httpx.AsyncClient) -> None:
         response = await client.get(METADATA)

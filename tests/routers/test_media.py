@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from PIL import Image
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from blog import media as images
 from blog.app import create_app
@@ -22,8 +22,8 @@ from blog.models import Media, Role, User
 from blog.repository.media import SMALLEST
 from blog.security.access import Scope
 from blog.settings import Settings
-from tests.answers import code
-from tests.conftest import client_of, crowd
+from tests.answers import code, count
+from tests.conftest import client_of, crowd, on
 from tests.factories import Factory
 from tests.images import MEDIA_TYPES, SIZE, image_of, png, read, written
 
@@ -64,21 +64,18 @@ async def uploaded(client: httpx.AsyncClient, login: dict[str, str], extension: 
     return str(response.json()["name"])
 
 
-async def rows(app: FastAPI) -> int:
-    async with app.state.database.fresh() as session:
-        return int(await session.scalar(select(func.count()).select_from(Media)) or 0)
-
-
 async def is_nowhere(app: FastAPI, folder: Folder) -> None:
-    assert await rows(app) == 0
+    assert await count(app, Media) == 0
     assert not list(folder.names())
 
 
 class TestUpload:
+    @on("sqlite")
     async def test_without_a_token(self, app: FastAPI, client: httpx.AsyncClient, folder: Folder) -> None:
         assert code(await upload(client, {})) == (401, "not_authenticated")
         await is_nowhere(app, folder)
 
+    @on("sqlite")
     async def test_nobody_is_read_to_who_may_not(self, client: httpx.AsyncClient) -> None:
         async def endless() -> AsyncIterator[bytes]:
             yield b"--x\r\n"
@@ -88,14 +85,17 @@ class TestUpload:
         response = await client.post("/media/", content=endless(), headers=headers)
         assert code(response) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_reader(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in(role=Role.READER)
         assert code(await upload(client, login)) == (403, "author_required")
 
+    @on("sqlite")
     async def test_scope(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), {Scope.BLOG_READ})
         assert code(await upload(client, login)) == (403, "insufficient_scope")
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "request_",
         [
@@ -117,6 +117,7 @@ class TestUpload:
         assert code(await client.post("/media/", **request_ | {"headers": headers})) == INVALID
         await is_nowhere(app, folder)
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "request_",
         [
@@ -136,6 +137,7 @@ class TestUpload:
         assert code(await client.post("/media/", **request_ | {"headers": headers})) == (400, "bad_request")
         await is_nowhere(app, folder)
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "content",
         [b"", b"<svg onload='alert(1)'/>", b"<!DOCTYPE html>", b"%PDF-", image_of("png")[:-60], b"x" * 2_000_000],
@@ -148,10 +150,12 @@ class TestUpload:
         assert code(await upload(client, login, content)) == NOT_AN_IMAGE
         await is_nowhere(app, folder)
 
+    @on("sqlite")
     async def test_too_many_pixels(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         assert code(await upload(client, login, png(30_000, 30_000))) == (422, "too_many_pixels")
 
+    @on("sqlite")
     @pytest.mark.parametrize("narrow", [{"media_size_limit": 2**16}], indirect=True)
     @pytest.mark.parametrize("spare", [0, 1, images.FRAMES * 100])
     async def test_too_large(self, narrow: httpx.AsyncClient, factory: Factory, spare: int) -> None:
@@ -164,6 +168,7 @@ class TestUpload:
         else:
             assert response.status_code == 201
 
+    @on("sqlite")
     @pytest.mark.parametrize("path", ["/media/", "/media"])
     async def test_larger_than_any_other_body(self, client: httpx.AsyncClient, factory: Factory, path: str) -> None:
         _, login = await factory.logged_in()
@@ -197,6 +202,7 @@ class TestUpload:
         async with app.state.database.fresh() as session:
             assert await session.scalar(select(Media.owner_id)) == user.id  # type: ignore[call-overload]
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "name", ["../../x.png", "..\\x", "/etc/passwd", "x\r\nSet-Cookie: a=b", "x\0.png", "x" * 5000, "", "<script>"]
     )
@@ -251,8 +257,9 @@ class TestUpload:
         assert (await upload(narrow, bob, tiny)).status_code == 201
         assert (await narrow.delete(first.json()["url"], headers=ada)).status_code == 204
         assert (await upload(narrow, ada, tiny)).status_code == 201
-        assert await rows(app) == 4
+        assert await count(app, Media) == 4
 
+    @on("sqlite")
     @pytest.mark.parametrize("narrow", [{"media_quota": SMALLEST}], indirect=True)
     async def test_what_it_takes_once_it_is_made_anew(
         self, app: FastAPI, narrow: httpx.AsyncClient, factory: Factory, folder: Folder
@@ -270,7 +277,7 @@ class TestUpload:
         _, login = await factory.logged_in()
         answers = await asyncio.gather(*(upload(narrow, login, image_of("gif")) for _ in range(10)))
         assert sorted(answer.status_code for answer in answers) == [201] * 3 + [409] * 7
-        assert await rows(app) == len(list(folder.names())) == 3
+        assert await count(app, Media) == len(list(folder.names())) == 3
 
     async def test_a_user_who_is_gone_by_then(
         self, app: FastAPI, client: httpx.AsyncClient, factory: Factory, folder: Folder, monkeypatch: Any
@@ -307,6 +314,7 @@ class TestUpload:
         await is_nowhere(app, folder)
         assert (await upload(client, login)).status_code == 201
 
+    @on("sqlite")
     async def test_busy(self, app: FastAPI, client: httpx.AsyncClient, factory: Factory, monkeypatch: Any) -> None:
         _, login = await factory.logged_in()
         monkeypatch.setattr(app.state.images._turns, "_patience", 0.01)
@@ -346,6 +354,7 @@ async def somebody_at_work(app: FastAPI) -> AsyncIterator[None]:
     await working
 
 
+@on("sqlite")
 class TestGet:
     @pytest.mark.parametrize(
         "name",
@@ -483,11 +492,13 @@ class TestGet:
 
 
 class TestDelete:
+    @on("sqlite")
     @pytest.mark.parametrize("name", [f"{'0' * 32}.png", "x", "%00", "%ED%A0%80", "x" * 5000])
     async def test_none(self, client: httpx.AsyncClient, factory: Factory, name: str) -> None:
         _, login = await factory.logged_in()
         assert code(await client.delete(f"/media/{name}", headers=login)) == NOT_FOUND
 
+    @on("sqlite")
     async def test_somebody_elses(self, client: httpx.AsyncClient, factory: Factory) -> None:
         (_, ada), (_, bob) = await factory.logged_in("Ada"), await factory.logged_in("Bob")
         name = await uploaded(client, ada)
@@ -507,6 +518,7 @@ class TestDelete:
             assert code(await client.get(f"/media/{name}")) == NOT_FOUND
             assert code(await client.delete(f"/media/{name}", headers=login)) == NOT_FOUND
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("condition", "status"),
         [

@@ -14,6 +14,7 @@ from blog.models import Message, Role, Room
 from blog.security.access import ALL, Scope
 from tests.answers import code
 from tests.clock import Clock
+from tests.conftest import on
 from tests.factories import Factory
 from tests.test_idempotency import commits_fail
 
@@ -42,18 +43,22 @@ async def counts(app: FastAPI, room_id: int) -> tuple[int, int]:
 
 
 class TestCreate:
+    @on("sqlite")
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.post("/room/1/messages", json={})) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), ALL - {Scope.ROOM_WRITE})
         assert code(await client.post("/room/1/messages", json={}, headers=login)) == (403, "insufficient_scope")
 
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         for body in (WEAVES, {}):
             assert code(await client.post(f"/room/{GONE}/messages", json=body, headers=login)) == NO_ROOM
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "body",
         [
@@ -74,6 +79,7 @@ class TestCreate:
         assert code(await client.post(f"/room/{room.id}/messages", json=body, headers=login)) == (422, "invalid")
         assert await numbers(app, room.id) == []
 
+    @on("sqlite")
     async def test_unrenderable(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
         user, login = await factory.logged_in()
         room = await factory.room(user)
@@ -81,6 +87,7 @@ class TestCreate:
         assert code(response) == (422, "unrenderable")
         assert await numbers(app, room.id) == []
 
+    @on("sqlite")
     @pytest.mark.parametrize("who", ["writer", "owner", "admin"])
     async def test_closed(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, who: str) -> None:
         owner = await factory.user()
@@ -123,6 +130,7 @@ class TestCreate:
             response = await client.post(f"/room/{room.id}/messages", json={"body": body}, headers=login)
             assert (await client.get(response.headers["location"], headers=login)).json()["body"] == body
 
+    @on("sqlite")
     async def test_what_is_left_out(self, client: httpx.AsyncClient, factory: Factory) -> None:
         """Many messages stand on one page: none has what would be the page's, or another message's."""
         user, login = await factory.logged_in()
@@ -253,6 +261,7 @@ class TestSlowMode:
         )
         assert sorted(answer.status_code for answer in answers) == [201] + [429] * 9
 
+    @on("sqlite")
     @pytest.mark.parametrize("who", ["owner", "admin"])
     async def test_not_who_keeps_it_in_order(self, client: httpx.AsyncClient, factory: Factory, who: str) -> None:
         owner, admin = await factory.user(), await factory.admin()
@@ -264,6 +273,7 @@ class TestSlowMode:
         narrow = factory.login(admin, ALL - {Scope.ADMIN})
         assert (await client.post(url, json=WEAVES, headers=narrow)).status_code == (201 if who == "owner" else 429)
 
+    @on("sqlite")
     async def test_of_a_blogs_room_its_creator(self, client: httpx.AsyncClient, factory: Factory) -> None:
         ada, login = await factory.logged_in()
         _, bob = await factory.logged_in("Bob")
@@ -273,6 +283,7 @@ class TestSlowMode:
         assert [(await client.post(url, json=WEAVES, headers=login)).status_code for _ in range(2)] == [201, 201]
         assert [(await client.post(url, json=WEAVES, headers=bob)).status_code for _ in range(2)] == [201, 429]
 
+    @on("sqlite")
     async def test_off_again(self, client: httpx.AsyncClient, factory: Factory) -> None:
         ada, owner = await factory.logged_in()
         room = await factory.room(ada, slow_mode=3_600)
@@ -284,17 +295,21 @@ class TestSlowMode:
 
 
 class TestList:
+    @on("sqlite")
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.get("/room/1/messages")) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), ALL - {Scope.ROOM_READ})
         assert code(await client.get("/room/1/messages", headers=login)) == (403, "insufficient_scope")
 
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         assert code(await client.get(f"/room/{GONE}/messages", headers=login)) == NO_ROOM
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "query",
         [
@@ -366,6 +381,7 @@ class TestList:
                 await factory.message(room.id, user)
         assert seen == list(range(1, 8 if limit in (1, 3) else 7))
 
+    @on("sqlite")
     async def test_next_page(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
         room = await factory.room(user)
@@ -379,9 +395,11 @@ class TestList:
 
 
 class TestRead:
+    @on("sqlite")
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.get("/room/1/messages/1")) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), ALL - {Scope.ROOM_READ})
         assert code(await client.get("/room/1/messages/1", headers=login)) == (403, "insufficient_scope")
@@ -394,6 +412,7 @@ class TestRead:
         for number in (1, GONE, GONE + 1, 9_999_999_999):
             assert code(await client.get(f"/room/{room.id}/messages/{number}", headers=login)) == NO_MESSAGE
 
+    @on("sqlite")
     @pytest.mark.parametrize("number", ["0", "-1", "abc", "1.0", "+1", "01", "1_0", "%2001", "１", "9" * 23])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, number: str) -> None:
         user, login = await factory.logged_in()
@@ -420,9 +439,11 @@ class TestRead:
 
 
 class TestRemove:
+    @on("sqlite")
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.delete("/room/1/messages/1")) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), ALL - {Scope.ROOM_WRITE})
         assert code(await client.delete("/room/1/messages/1", headers=login)) == (403, "insufficient_scope")
@@ -436,6 +457,7 @@ class TestRemove:
             assert code(await client.delete(f"/room/{room.id}/messages/{number}", headers=login)) == NO_MESSAGE
         assert await counts(app, other.id) == (1, 0)
 
+    @on("sqlite")
     @pytest.mark.parametrize("role", [Role.READER, Role.AUTHOR])
     async def test_somebody_elses(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, role: Role) -> None:
         user = await factory.user()
@@ -515,6 +537,7 @@ class TestRemove:
             told = select(col(Message.removal)).where(col(Message.removal).is_not(None)).order_by(col(Message.removal))
             assert list(await session.scalars(told)) == [1, 2]
 
+    @on("sqlite")
     async def test_in_a_room_that_is_closed(self, client: httpx.AsyncClient, factory: Factory) -> None:
         """To keep it in order is not to say more in it."""
         user, login = await factory.logged_in()

@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from blog.models import PersonalToken, Role, now
 from blog.security.access import Scope
 from tests.answers import code
+from tests.conftest import on
 from tests.factories import PASSWORD, Factory, bearer
 
 TOMORROW = f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}"
@@ -30,6 +31,7 @@ async def change(app: FastAPI, **values: Any) -> None:
 
 
 class TestCreate:
+    @on("sqlite")
     @pytest.mark.parametrize(
         "change",
         [
@@ -57,12 +59,14 @@ class TestCreate:
         _, login = await factory.logged_in()
         assert code(await client.post("/user/me/tokens", json=BACKUP | change, headers=login)) == (422, "invalid")
 
+    @on("sqlite")
     @pytest.mark.parametrize("field", list(BACKUP))
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory, field: str) -> None:
         _, login = await factory.logged_in()
         body = {name: value for name, value in BACKUP.items() if name != field}
         assert code(await client.post("/user/me/tokens", json=body, headers=login)) == (422, "invalid")
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("role", "scope", "refusal"),
         [(Role.READER, "blog:write", "author_required"), (Role.AUTHOR, "admin", "admin_required")],
@@ -74,6 +78,7 @@ class TestCreate:
         response = await client.post("/user/me/tokens", json=BACKUP | {"scopes": [scope]}, headers=login)
         assert code(response) == (403, refusal)
 
+    @on("sqlite")
     async def test_more_than_the_token_that_asks(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), {Scope.USER_WRITE, Scope.BLOG_READ})
         response = await client.post("/user/me/tokens", json=BACKUP, headers=login)
@@ -81,6 +86,7 @@ class TestCreate:
         response = await client.post("/user/me/tokens", json=BACKUP | {"scopes": ["blog:read"]}, headers=login)
         assert response.status_code == 201
 
+    @on("sqlite")
     async def test_by_a_personal_token(self, client: httpx.AsyncClient, factory: Factory) -> None:
         """It might outlive the one that made it."""
         token = await factory.personal_token(await factory.user())
@@ -105,6 +111,7 @@ class TestCreate:
         assert token[9:] not in str((await kept(app)).model_dump())
         assert (await client.get("/user/me", headers=bearer(token))).json()["id"] == user.id
 
+    @on("sqlite")
     async def test_its_user_is_told(
         self, client: httpx.AsyncClient, factory: Factory, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -161,12 +168,14 @@ class TestUse:
         assert code(await client.get("/user/me", headers=token)) == (401, "invalid_token")
         assert len((await client.get("/user/me/tokens", headers=login)).json()) == 1
 
+    @on("sqlite")
     @pytest.mark.parametrize("tail", ["=", "x", " ", "!!", "\t"])
     async def test_another_spelling(self, client: httpx.AsyncClient, factory: Factory, tail: str) -> None:
         token = await factory.personal_token(await factory.user())
         headers = {"Authorization": f"Bearer {token}{tail}x"}
         assert code(await client.get("/user/me", headers=headers)) == (401, "invalid_token")
 
+    @on("sqlite")
     async def test_no_more_than_the_role(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, admin = await factory.user(), factory.login(await factory.admin())
         token = bearer(await factory.personal_token(user, {Scope.BLOG_WRITE, Scope.ADMIN}))

@@ -3,23 +3,22 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import SQLModel
 
 from blog.errors import BlogNotFound, RoomNotFound
 from blog.models import Message, Role, Room, User
 from blog.repository.room import RoomRepository
 from blog.security.access import ALL, Scope
-from tests.answers import code
+from tests.answers import code, count, walk
 from tests.clock import Clock
+from tests.conftest import on
 from tests.factories import Factory
-from tests.routers.test_status import walk
 
 STALE = '"0123456789abcdef0123456789abcdef"'
 GONE = 2**31 - 1
@@ -41,9 +40,19 @@ CHANGED, DELETED = 5, 4
 PostgreSQL is told to tell of it, too."""
 
 
-async def count(app: FastAPI, model: type[SQLModel]) -> int:
-    async with app.state.database.fresh() as session:
-        return int(await session.scalar(select(func.count()).select_from(model)) or 0)
+async def is_nowhere(client: httpx.AsyncClient, room_id: int, login: dict[str, str]) -> None:
+    """Whatever this login asks of the room or of what is said in it."""
+    for method, path, body in (
+        ("GET", "", None),
+        ("PATCH", "", {}),
+        ("DELETE", "", None),
+        ("GET", "/messages", None),
+        ("POST", "/messages", {"body": "x"}),
+        ("GET", "/messages/1", None),
+        ("DELETE", "/messages/1", None),
+    ):
+        response = await client.request(method, f"/room/{room_id}{path}", json=body, headers=login)
+        assert code(response) == NO_ROOM, (method, path)
 
 
 async def opened(app: FastAPI, owner: User, rows: Sequence[dict[str, Any]]) -> list[int]:
@@ -57,19 +66,23 @@ async def opened(app: FastAPI, owner: User, rows: Sequence[dict[str, Any]]) -> l
 
 
 class TestCreate:
+    @on("sqlite")
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.post("/room/", json={})) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), ALL - {Scope.ROOM_WRITE})
         assert code(await client.post("/room/", json=LOOMS, headers=login)) == (403, "insufficient_scope")
 
+    @on("sqlite")
     async def test_reader(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
         _, login = await factory.logged_in(role=Role.READER)
         for body in (LOOMS, {}):
             assert code(await client.post("/room/", json=body, headers=login)) == (403, "author_required")
         assert await count(app, Room) == 0
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "body",
         [
@@ -114,6 +127,7 @@ class TestCreate:
         assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
         assert (await client.get(response.headers["location"], headers=login)).json() == room
 
+    @on("sqlite")
     async def test_defaults(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         room = (await client.post("/room/", json={"name": "Looms"}, headers=login)).json()
@@ -144,13 +158,16 @@ class TestCreate:
 
 
 class TestList:
+    @on("sqlite")
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.get("/room/")) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), ALL - {Scope.ROOM_READ})
         assert code(await client.get("/room/", headers=login)) == (403, "insufficient_scope")
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "query",
         [
@@ -167,6 +184,7 @@ class TestList:
         _, login = await factory.logged_in()
         assert code(await client.get(f"/room/?{query}", headers=login)) == (422, "invalid")
 
+    @on("sqlite")
     async def test_cursor_of_another_query(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
         for _ in range(2):
@@ -180,6 +198,7 @@ class TestList:
                 response = await client.get(f"/room/?{other}&cursor={cursor}", headers=login)
                 assert code(response) == (422, "invalid_cursor")
 
+    @on("sqlite")
     async def test_empty(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         response = await client.get("/room/", headers=login)
@@ -209,22 +228,7 @@ class TestList:
         assert len(rest.json()) == 1
         assert "link" not in rest.headers
 
-    @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-    @pytest.mark.parametrize(
-        ("sort", "before"),
-        [("-created_at", False), ("-created_at", True), ("created_at", False), ("created_at", True), ("order", False)],
-    )
-    @pytest.mark.parametrize("by_category", [False, True])
-    async def test_pages_hold_every_room_once(
-        self,
-        client: httpx.AsyncClient,
-        factory: Factory,
-        app: FastAPI,
-        limit: int,
-        sort: str,
-        before: bool,
-        by_category: bool,
-    ) -> None:
+    async def test_pages_hold_every_room_once(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
         """Equal times, equal orders, and orders that engines put each in their own way."""
         user, login = await factory.logged_in()
         orders = ["zebra", "Apple", "apple", "", "10", "apple", "中", "_", "ＡＰＰＬＥ", "9", "a", "a!"]
@@ -234,17 +238,24 @@ class TestList:
         ]
         ids = await opened(app, user, rows)
         stored = [row | {"id": number} for row, number in zip(rows, ids, strict=True)]
-        query = {"limit": str(limit), "sort": sort}
-        if by_category:
-            query["category"] = "weaving"
-            stored = [row for row in stored if row["category"]]
-        if before:
-            query["before"] = "2026-01-03T01:00:00+01:00"
-            stored = [row for row in stored if row["created_at"] < DAY + timedelta(days=2)]
-        name = sort.removeprefix("-")
-        stored.sort(key=lambda row: (row[name], row["id"]), reverse=sort.startswith("-"))
-        listed = await walk(client, f"/room/?{httpx.QueryParams(query)}", login)
-        assert [room["id"] for room in listed] == [row["id"] for row in stored]
+        early = {"before": "2026-01-03T01:00:00+01:00"}
+        orders_and_bounds = [*product(("-created_at", "created_at"), ({}, early)), ("order", {})]
+        for limit, (sort, before), category in product(
+            (1, 2, 3, 100), orders_and_bounds, ({}, {"category": "weaving"})
+        ):
+            query = {"limit": str(limit), "sort": sort} | before | category
+            name = sort.removeprefix("-")
+            expected = sorted(
+                (
+                    row
+                    for row in stored
+                    if (row["category"] or not category) and (row["created_at"] < DAY + timedelta(days=2) or not before)
+                ),
+                key=lambda row: (row[name], row["id"]),
+                reverse=sort.startswith("-"),
+            )
+            listed = await walk(client, f"/room/?{httpx.QueryParams(query)}", login, limit=limit)
+            assert [room["id"] for room in listed] == [row["id"] for row in expected], query
 
     async def test_of_no_category(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
@@ -284,18 +295,22 @@ class TestList:
 
 
 class TestRead:
+    @on("sqlite")
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.get("/room/1")) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), ALL - {Scope.ROOM_READ})
         assert code(await client.get("/room/1", headers=login)) == (403, "insufficient_scope")
 
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         for room_id in (GONE, GONE + 1, 9_999_999_999):
             assert code(await client.get(f"/room/{room_id}", headers=login)) == NO_ROOM
 
+    @on("sqlite")
     @pytest.mark.parametrize("room_id", ["0", "-1", "abc", "1.0", "+1", "1_0", "%2001", "１", "9" * 23])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, room_id: str) -> None:
         _, login = await factory.logged_in()
@@ -323,6 +338,7 @@ class TestRead:
             answers = await asyncio.gather(*(client.get(f"/room/{room.id}{path}", headers=login) for _ in range(40)))
             assert {answer.status_code for answer in answers} == {200}
 
+    @on("sqlite")
     async def test_its_tag_changes_with_what_is_shown(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
         room = await factory.room(user)
@@ -341,6 +357,7 @@ class TestRead:
         await client.patch("/user/me", json={"name": "Augusta"}, headers=login)
         await note()
 
+    @on("sqlite")
     async def test_what_is_said_is_no_change_of_it(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
         room = await factory.room(user)
@@ -351,17 +368,21 @@ class TestRead:
 
 
 class TestUpdate:
+    @on("sqlite")
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.patch("/room/1", json={})) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), ALL - {Scope.ROOM_WRITE})
         assert code(await client.patch("/room/1", json={}, headers=login)) == (403, "insufficient_scope")
 
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         assert code(await client.patch(f"/room/{GONE}", json={}, headers=login)) == NO_ROOM
 
+    @on("sqlite")
     @pytest.mark.parametrize("role", [Role.READER, Role.AUTHOR])
     async def test_not_the_owner(self, client: httpx.AsyncClient, factory: Factory, role: Role) -> None:
         user, owner = await factory.logged_in()
@@ -374,12 +395,14 @@ class TestUpdate:
             assert code(response) == (403, "not_room_owner")
         assert (await client.get(f"/room/{room.id}", headers=owner)).json() == before
 
+    @on("sqlite")
     async def test_admin_whose_token_is_not_good_for_that(self, client: httpx.AsyncClient, factory: Factory) -> None:
         room = await factory.room(await factory.user())
         login = factory.login(await factory.admin(), ALL - {Scope.ADMIN})
         response = await client.patch(f"/room/{room.id}", json={"name": "Mine"}, headers=login)
         assert code(response) == (403, "not_room_owner")
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "body",
         [
@@ -399,6 +422,7 @@ class TestUpdate:
         room = await factory.room(user)
         assert code(await client.patch(f"/room/{room.id}", json=body, headers=login)) == (422, "invalid")
 
+    @on("sqlite")
     async def test_of_what_is_not_so_any_more(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
         room = await factory.room(user)
@@ -427,6 +451,7 @@ class TestUpdate:
         read = await client.get(f"/room/{room.id}", headers=login)
         assert (read.json(), read.headers["etag"]) == (response.json(), response.headers["etag"])
 
+    @on("sqlite")
     @pytest.mark.parametrize("field", LOOMS)
     async def test_the_rest_stays(self, client: httpx.AsyncClient, factory: Factory, field: str) -> None:
         user, login = await factory.logged_in()
@@ -484,6 +509,7 @@ class TestUpdate:
         shown = (await client.get(url, headers=login)).json()
         assert all(int(shown[field]) % 5 == place for place, field in enumerate(TEXTS))
 
+    @on("sqlite")
     async def test_room_of_a_blog(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
         _, other = await factory.logged_in("Bob")
@@ -494,17 +520,21 @@ class TestUpdate:
 
 
 class TestDelete:
+    @on("sqlite")
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.delete("/room/1")) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), ALL - {Scope.ROOM_WRITE})
         assert code(await client.delete("/room/1", headers=login)) == (403, "insufficient_scope")
 
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         assert code(await client.delete(f"/room/{GONE}", headers=login)) == NO_ROOM
 
+    @on("sqlite")
     @pytest.mark.parametrize("role", [Role.READER, Role.AUTHOR])
     async def test_not_the_owner(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, role: Role) -> None:
         room = await factory.room(await factory.user())
@@ -512,6 +542,7 @@ class TestDelete:
         assert code(await client.delete(f"/room/{room.id}", headers=login)) == (403, "not_room_owner")
         assert await count(app, Room) == 1
 
+    @on("sqlite")
     @pytest.mark.parametrize("by_admin", [False, True])
     async def test_room_of_a_blog(
         self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, by_admin: bool
@@ -525,6 +556,7 @@ class TestDelete:
             assert code(response) == (409, "room_of_blog")
         assert await count(app, Room) == 1
 
+    @on("sqlite")
     async def test_of_what_is_not_so_any_more(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
         user, login = await factory.logged_in()
         room = await factory.room(user)
@@ -556,18 +588,7 @@ class TestDelete:
         assert len(statements) == DELETED + (engine_name == "postgresql")
         assert (response.status_code, response.content) == (204, b"")
         assert (await count(app, Room), await count(app, Message)) == (1, 1)
-        for method, path in (
-            ("GET", ""),
-            ("PATCH", ""),
-            ("DELETE", ""),
-            ("GET", "/messages"),
-            ("POST", "/messages"),
-            ("GET", "/messages/1"),
-            ("DELETE", "/messages/1"),
-        ):
-            body = {"body": "x"} if method == "POST" else {} if method == "PATCH" else None
-            response = await client.request(method, f"/room/{room.id}{path}", json=body, headers=login)
-            assert code(response) == NO_ROOM, (method, path)
+        await is_nowhere(client, room.id, login)
 
     async def test_ten_at_once(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
@@ -610,13 +631,16 @@ class TestDelete:
 
 
 class TestOfBlog:
+    @on("sqlite")
     async def test_anonymous(self, client: httpx.AsyncClient) -> None:
         assert code(await client.get("/blog/1/room")) == (401, "not_authenticated")
 
+    @on("sqlite")
     async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.user(), ALL - {Scope.ROOM_READ})
         assert code(await client.get("/blog/1/room", headers=login)) == (403, "insufficient_scope")
 
+    @on("sqlite")
     @pytest.mark.parametrize("blog_id", ["0", "-1", "abc", "1.0", "+1", "9" * 23])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, blog_id: str) -> None:
         _, login = await factory.logged_in()
@@ -645,18 +669,7 @@ class TestOfBlog:
         await factory.message(room["id"], user)
         for other in others:
             assert code(await client.get(url, headers=other)) == (404, "blog_not_found")
-            for method, path in (
-                ("GET", ""),
-                ("PATCH", ""),
-                ("DELETE", ""),
-                ("GET", "/messages"),
-                ("POST", "/messages"),
-                ("GET", "/messages/1"),
-                ("DELETE", "/messages/1"),
-            ):
-                body = {"body": "x"} if method == "POST" else {} if method == "PATCH" else None
-                response = await client.request(method, f"/room/{room['id']}{path}", json=body, headers=other)
-                assert code(response) == NO_ROOM, (method, path)
+            await is_nowhere(client, room["id"], other)
         await client.patch(f"/blog/{blog.id}", json={"status": "published"}, headers=login)
         for other in others:
             assert (await client.get(url, headers=other)).json() == room

@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from blog.models import Blog, Role, User, fold
-from tests.answers import code
+from tests.answers import code, walk
 from tests.clock import Clock
+from tests.conftest import on
 from tests.factories import Factory
 
 STATUSES = ("draft", "scheduled", "published")
@@ -27,18 +28,8 @@ async def blog_of(factory: Factory, clock: Clock, user: User, status: str, title
     return await factory.blog(user, title, status=status, **fields)
 
 
-async def walk(client: httpx.AsyncClient, url: str, login: dict[str, str]) -> list[Any]:
-    """Everything on this page and those after it."""
-    rows: list[Any] = []
-    while url:
-        response = await client.get(url, headers=login)
-        assert response.status_code == 200, response.text
-        rows += response.json()
-        url = response.links["next"]["url"] if "next" in response.links else ""
-    return rows
-
-
 class TestCreate:
+    @on("sqlite")
     @pytest.mark.parametrize(
         "fields",
         [
@@ -82,11 +73,13 @@ class TestCreate:
             assert code(response) == (422, "invalid")
         assert await walk(client, "/blog/?fields=title,revision", login) == [{"title": "Notes", "revision": 1}]
 
+    @on("sqlite")
     async def test_published_without_a_word(self, client: httpx.AsyncClient, factory: Factory, clock: Clock) -> None:
         _, login = await factory.logged_in()
         blog = (await client.post("/blog/", json={"title": "Notes", "body": "Text"}, headers=login)).json()
         assert (blog["status"], blog["published_at"]) == ("published", clock.after(0))
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("status", "seconds", "becomes"),
         [
@@ -122,6 +115,7 @@ class TestCreate:
         assert blog["published_at"] == (None if becomes == "draft" else clock.after(seconds or 0))
         assert (await client.get(f"/blog/{blog['id']}", headers=login)).json() == blog
 
+    @on("sqlite")
     async def test_offset(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         body = {"title": "Notes", "body": "Text", "publish_at": "2031-01-01T01:30:00.9+01:30"}
@@ -130,6 +124,7 @@ class TestCreate:
 
 
 class TestRead:
+    @on("sqlite")
     @pytest.mark.parametrize("role", Role)
     @pytest.mark.parametrize("status", HIDDEN)
     async def test_of_somebody_else(
@@ -171,6 +166,7 @@ class TestRead:
         assert stored is not None
         assert (stored.title, stored.version) == ("Notes", 1)
 
+    @on("sqlite")
     async def test_admin_s_own(self, client: httpx.AsyncClient, factory: Factory, clock: Clock) -> None:
         admin = await factory.admin()
         for status in STATUSES:
@@ -237,17 +233,20 @@ class TestList:
         rest = await walk(client, first.links["next"]["url"], factory.login(bob))
         assert [blog["id"] for blog in first.json() + rest] == [*(blog.id for blog in seen), scheduled.id]
 
+    @on("sqlite")
     async def test_drafts_say_nothing_of_when(self, client: httpx.AsyncClient, factory: Factory, clock: Clock) -> None:
         ada, login = await factory.logged_in()
         await blog_of(factory, clock, ada, "draft")
         listed = (await client.get("/blog/?fields=published_at,status", headers=login)).json()
         assert listed == [{"status": "draft", "published_at": None}]
 
+    @on("sqlite")
     @pytest.mark.parametrize("status", ["", "gone", "DRAFT", "draft,published"])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, status: str) -> None:
         _, login = await factory.logged_in()
         assert code(await client.get(f"/blog/?status={status}", headers=login)) == (422, "invalid")
 
+    @on("sqlite")
     async def test_fields(self, client: httpx.AsyncClient, factory: Factory, clock: Clock) -> None:
         """Any two of them, in any order, are what the whole answer has."""
         ada, login = await factory.logged_in()
@@ -307,6 +306,7 @@ class TestPublication:
         assert len(await walk(client, "/blog/?tag=x", other)) == 1
         assert await walk(client, "/tag/", other) == [{"name": "x", "blogs": 1}]
 
+    @on("sqlite")
     @pytest.mark.parametrize("seconds", [0, -HOUR, HOUR])
     async def test_by_hand(self, client: httpx.AsyncClient, factory: Factory, clock: Clock, seconds: int) -> None:
         """A draft and a scheduled one, now or with a time that is over or to come."""
@@ -348,6 +348,7 @@ class TestPublication:
         assert await move(status="published") == (200, "published", clock.after(-HOUR), 200)
         assert code(await client.patch(url, json={"status": "scheduled"}, headers=login)) == (422, "invalid")
 
+    @on("sqlite")
     async def test_put_keeps_the_status(self, client: httpx.AsyncClient, factory: Factory, clock: Clock) -> None:
         ada, login = await factory.logged_in()
         for status in STATUSES:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlmodel import col
 
 from blog.app import create_app
@@ -15,19 +15,15 @@ from blog.errors import EmailTaken, UserNotFound
 from blog.models import Blog, Role, User
 from blog.repository.user import UserRepository
 from blog.settings import Settings
-from tests.answers import code
-from tests.conftest import client_of, make_settings
+from tests.answers import code, count, walk
+from tests.conftest import client_of, make_settings, on
 from tests.factories import PASSWORD, PASSWORD_HASH, Factory, bearer
 
 ADA = {"name": "Ada", "email": "Ada@Example.com", "password": PASSWORD}
 
 
-async def count(app: FastAPI, table: type[User] | type[Blog]) -> int:
-    async with app.state.database.fresh() as session:
-        return int(await session.scalar(select(func.count()).select_from(table)))
-
-
 class TestRegister:
+    @on("sqlite")
     async def test_closed(self, app: FastAPI, settings: Settings) -> None:
         closed = create_app(settings.model_copy(update={"registration": "closed"}))
         async with closed.router.lifespan_context(closed), client_of(closed) as client:
@@ -40,6 +36,7 @@ class TestRegister:
         assert code(await client.post("/user/", json=ADA | {"email": again})) == (409, "email_taken")
         assert await count(app, User) == 1
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "change",
         [
@@ -71,6 +68,7 @@ class TestRegister:
         assert code(await client.post("/user/", json=ADA | change)) == (422, "invalid")
         assert await count(app, User) == 0
 
+    @on("sqlite")
     async def test_password_too_short_for_the_settings(self, settings: Settings) -> None:
         strict = create_app(settings.model_copy(update={"password_min_length": 15}))
         async with strict.router.lifespan_context(strict), client_of(strict) as client:
@@ -78,6 +76,7 @@ class TestRegister:
             assert code(response) == (422, "weak_password")
             assert "15" in response.json()["detail"]
 
+    @on("sqlite")
     @pytest.mark.parametrize("password", ["iloveyou", "Lovelace, 1815", "a true Countess", "log in at 127.0.0.1"])
     async def test_weak_password(self, app: FastAPI, client: httpx.AsyncClient, password: str) -> None:
         """Common, or with the name, the address or the site in it; each rule's own test is in test_passwords.py."""
@@ -106,11 +105,13 @@ class TestRegister:
         headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
         assert (await client.get("/user/me", headers=headers)).json() == user
 
+    @on("sqlite")
     async def test_readers_by_default_where_settings_say_so(self, app: FastAPI, settings: Settings) -> None:
         readers = create_app(settings.model_copy(update={"default_role": "reader"}))
         async with readers.router.lifespan_context(readers), client_of(readers) as client:
             assert (await client.post("/user/", json=ADA)).json()["role"] == "reader"
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "password", ["pässwörd 🧵 with spaces", "  at both ends  ", " x" * 64, "x" * 128, "a" * 72 + "b", "kdo2!kfj"]
     )
@@ -120,6 +121,7 @@ class TestRegister:
             response = await client.post("/login", data={"username": ADA["email"], "password": attempt})
             assert response.status_code == (200 if attempt == password else 401)
 
+    @on("sqlite")
     async def test_one_password_however_it_is_composed(self, client: httpx.AsyncClient) -> None:
         await client.post("/user/", json=ADA | {"password": "e\u0301te\u0301 encore"})
         for spelling in ("\u00e9t\u00e9 encore", "e\u0301te\u0301 encore", "e\u0301t\u00e9 encore"):
@@ -151,22 +153,29 @@ class TestRegister:
 
 
 class TestList:
+    @on("sqlite")
     async def test_not_admin(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         assert code(await client.get("/user/?limit=0", headers=login)) == (403, "admin_required")
 
+    @on("sqlite")
     @pytest.mark.parametrize("query", ["limit=0", "limit=101", "role=root", "is_active=maybe", "q=", f"q={'x' * 101}"])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, query: str) -> None:
         login = factory.login(await factory.admin())
         assert code(await client.get(f"/user/?{query}", headers=login)) == (422, "invalid")
 
+    @on("sqlite")
     async def test_invalid_cursor(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.admin())
         assert code(await client.get("/user/?cursor=x", headers=login)) == (422, "invalid_cursor")
 
-    @pytest.mark.parametrize(
-        ("query", "names"),
-        [
+    async def test_filters(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.admin())
+        await factory.user("Ändi", email="andi@example.com")
+        await factory.user("Bob", role=Role.READER, email="bob@example.com")
+        await factory.user("Dan%", is_active=False, email="dan@mail.example.com")
+        await factory.user("Eve_", email="eve@example.com")
+        for query, names in (
             ("", ["Eve_", "Dan%", "Bob", "Ändi", "Root"]),
             ("role=reader", ["Bob"]),
             ("role=admin&is_active=true", ["Root"]),
@@ -178,30 +187,20 @@ class TestList:
             ("q=_", ["Eve_"]),
             ("q=\\", []),
             ("q='", []),
-        ],
-    )
-    async def test_filters(self, client: httpx.AsyncClient, factory: Factory, query: str, names: list[str]) -> None:
-        login = factory.login(await factory.admin())
-        await factory.user("Ändi", email="andi@example.com")
-        await factory.user("Bob", role=Role.READER, email="bob@example.com")
-        await factory.user("Dan%", is_active=False, email="dan@mail.example.com")
-        await factory.user("Eve_", email="eve@example.com")
-        users = (await client.get(f"/user/?{query}", headers=login)).json()
-        assert [user["name"] for user in users] == names
+        ):
+            users = (await client.get(f"/user/?{query}", headers=login)).json()
+            assert [user["name"] for user in users] == names, query
 
     async def test_pages(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.admin())
         for number in range(4):
             await factory.user(f"User {number}", email=f"user{number}@example.com")
-        names, url = [], "/user/?limit=2&q=user"
-        while url:
-            response = await client.get(url, headers=login)
-            names += [user["name"] for user in response.json()]
-            url = response.links["next"]["url"] if "next" in response.links else ""
-        assert names == ["User 3", "User 2", "User 1", "User 0"]
+        listed = await walk(client, "/user/?limit=2&q=user", login, limit=2)
+        assert [user["name"] for user in listed] == ["User 3", "User 2", "User 1", "User 0"]
 
 
 class TestUpdateSeveral:
+    @on("sqlite")
     async def test_not_admin(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
         response = await client.put("/user/", json=[{"id": user.id, "role": "admin"}], headers=login)
@@ -213,6 +212,7 @@ class TestUpdateSeveral:
         assert code(await client.put("/user/", json=changes, headers=login)) == (404, "user_not_found")
         assert (await client.get("/user/?role=reader", headers=login)).json() == []
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "changes",
         [
@@ -265,6 +265,7 @@ class TestOwnRecord:
         assert (me["id"], me["email"], me["role"], me["is_active"]) == (user.id, user.email, "author", True)
         assert len(statements) == 1
 
+    @on("sqlite")
     @pytest.mark.parametrize("password", [None, "wrong", "\0", "x" * 5_000])
     async def test_new_address_without_the_password(
         self, client: httpx.AsyncClient, factory: Factory, password: str | None
@@ -280,6 +281,7 @@ class TestOwnRecord:
         change = {"email": "bob@example.com", "current_password": PASSWORD}
         assert code(await client.patch("/user/me", json=change, headers=login)) == (409, "email_taken")
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "change",
         [{"name": None}, {"name": ""}, {"about": None}, {"about": "x" * 2_001}, {"email": None}, {"role": "admin"}],
@@ -300,6 +302,7 @@ class TestOwnRecord:
             answer = await client.post("/login", data={"username": email, "password": PASSWORD})
             assert answer.status_code == status
 
+    @on("sqlite")
     async def test_name_alone_needs_no_password(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
         changed = (await client.patch("/user/me", json={"name": "Ada L."}, headers=login)).json()
@@ -308,17 +311,20 @@ class TestOwnRecord:
 
 
 class TestChangePassword:
+    @on("sqlite")
     async def test_wrong_password(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         change = {"current_password": "wrong", "new_password": "a new password"}
         assert code(await client.put("/user/me/password", json=change, headers=login)) == (403, "wrong_password")
 
+    @on("sqlite")
     @pytest.mark.parametrize("password", ["short", "x" * 129, None])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, password: str | None) -> None:
         _, login = await factory.logged_in()
         change = {"current_password": PASSWORD, "new_password": password}
         assert code(await client.put("/user/me/password", json=change, headers=login)) == (422, "invalid")
 
+    @on("sqlite")
     @pytest.mark.parametrize("password", ["iloveyou", "Lovelace, 1815", "a true Countess", "log in at 127.0.0.1"])
     async def test_weak_password(self, client: httpx.AsyncClient, factory: Factory, password: str) -> None:
         user = await factory.user("Lovelace", email="countess@example.com")
@@ -354,6 +360,7 @@ class TestChangePassword:
         assert (await client.get("/user/me", headers=newer)).status_code == 200
 
 
+@on("sqlite")
 class TestPersonalTokens:
     async def test_a_scope_named_twice(self, client: httpx.AsyncClient, factory: Factory) -> None:
         """As the documentation says: a list in which every scope is there once."""
@@ -456,14 +463,17 @@ class TestWhileAHashIsMade:
 
 
 class TestRead:
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         assert code(await client.get("/user/2147483647", headers=login)) == (404, "user_not_found")
 
+    @on("sqlite")
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         assert code(await client.get("/user/you", headers=login)) == (422, "invalid")
 
+    @on("sqlite")
     async def test_address_for_oneself_and_admins(self, client: httpx.AsyncClient, factory: Factory) -> None:
         ada = await factory.user()
         bob, admin = await factory.user("Bob"), await factory.admin()
@@ -484,16 +494,19 @@ class TestRead:
 
 
 class TestUpdate:
+    @on("sqlite")
     async def test_not_admin(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
         response = await client.patch(f"/user/{user.id}", json={"role": "admin"}, headers=login)
         assert code(response) == (403, "admin_required")
         assert (await client.get("/user/me", headers=login)).json()["role"] == "author"
 
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.admin())
         assert code(await client.patch("/user/2147483647", json={}, headers=login)) == (404, "user_not_found")
 
+    @on("sqlite")
     @pytest.mark.parametrize("change", [{"role": None}, {"role": "root"}, {"is_active": None}, {"email": "a@b.co"}])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, change: dict[str, Any]) -> None:
         user, login = await factory.user(), factory.login(await factory.admin())
@@ -506,6 +519,7 @@ class TestUpdate:
         changed = (await client.patch(f"/user/{user.id}", json={"is_active": False}, headers=login)).json()
         assert (changed["role"], changed["is_active"]) == ("reader", False)
 
+    @on("sqlite")
     async def test_oneself(self, client: httpx.AsyncClient, factory: Factory) -> None:
         admin = await factory.admin()
         login = factory.login(admin)
@@ -520,12 +534,14 @@ async def delete(
 
 
 class TestDelete:
+    @on("sqlite")
     async def test_another(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
         bob = await factory.user("Bob")
         _, login = await factory.logged_in()
         assert code(await delete(client, bob, login, current_password=PASSWORD)) == (403, "admin_required")
         assert await count(app, User) == 2
 
+    @on("sqlite")
     @pytest.mark.parametrize("role", [Role.AUTHOR, Role.ADMIN])
     async def test_oneself_without_the_password(
         self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, role: Role
@@ -535,6 +551,7 @@ class TestDelete:
         assert code(await delete(client, user, login, current_password="wrong")) == (403, "wrong_password")
         assert await count(app, User) == 1
 
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         login = factory.login(await factory.admin())
         assert code(await client.delete("/user/2147483647", headers=login)) == (404, "user_not_found")
@@ -545,6 +562,7 @@ class TestDelete:
         assert code(await delete(client, user, login, current_password=PASSWORD)) == (409, "user_has_blogs")
         assert (await count(app, User), await count(app, Blog)) == (1, 1)
 
+    @on("sqlite")
     @pytest.mark.parametrize("query", ["?blogs=keep", "?blogs=reassign", "?to=1", "?blogs=delete&to=1", "?to=0"])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, query: str) -> None:
         user, admin = await factory.user(), await factory.admin()
@@ -613,6 +631,7 @@ class TestDelete:
         tagged = {tag["name"]: tag["blogs"] for tag in (await client.get("/tag/?limit=100", headers=bobs)).json()}
         assert tagged == dict(Counter(tag for blog in listed for tag in blog["tags"]))
 
+    @on("sqlite")
     async def test_only_admins_reassign(self, client: httpx.AsyncClient, factory: Factory) -> None:
         bob = await factory.user("Bob")
         user, login = await factory.logged_in()
