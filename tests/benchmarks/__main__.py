@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blog.security.passwords import PasswordHasher
 from blog.settings import Settings
-from tests.benchmarks import contestants, fanout, load
+from tests.benchmarks import contestants, fanout, freshness, load
 from tests.benchmarks.bare import BODY
 from tests.benchmarks.contestants import Contestant
 from tests.benchmarks.databases import creators
@@ -135,6 +135,10 @@ class Bench:
                 log(f"{self._engine}: {kind}, run {number + 1} of {self._options.runs}")
                 for contestant, probes in asked:
                     self._measure(contestant, probes)
+        for contestant in started:
+            if contestant.name == contestants.PLATFORM:
+                found = freshness.measure(contestant, self._folder)
+                self._results.freshness[self._engine, contestant.blogs] = found
 
     def _start(self, stack: ExitStack) -> list[Contestant]:
         rounds = Settings.model_fields["password_rounds"].default

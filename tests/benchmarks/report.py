@@ -13,6 +13,7 @@ from rich.table import Table
 from tests.benchmarks import contestants as of
 from tests.benchmarks.crowd import POSTS_A_SECOND, SPEAKERS
 from tests.benchmarks.fanout import BARE, Fanout, Samples
+from tests.benchmarks.freshness import CHANGES, Freshness
 from tests.benchmarks.load import Sample
 
 WIDTH = 140
@@ -38,6 +39,7 @@ class Results:
         self.samples: dict[Key, list[Sample]] = {}
         self.statements: dict[Key, int] = {}
         self.missing_drivers: dict[str, str] = {}
+        self.freshness: dict[tuple[str, int], Freshness] = {}
         self.fanouts: dict[Fanout, list[Samples]] = {}
 
     def failed(self) -> bool:
@@ -118,6 +120,12 @@ class Results:
         console.print(
             f"Kept, half of Starlette's rate is wanted, and anew at most {MOST_GROWTH} times the fewest's time."
         )
+        for (engine, blogs), fresh in self.freshness.items():
+            console.print(
+                f"{engine}, {blogs:,} blogs: of {CHANGES} changes of a post its page shows each after "
+                f"{_number(fresh.own)} ms at most where it was made, {_number(fresh.other)} ms at another worker "
+                "(the next request and 1,000 ms are wanted)"
+            )
 
     def _p50(self, key: Key) -> float:
         return median(sample.p50 for sample in self.samples.get(key, [Sample(0, 0, 0, 0, 0)]))
