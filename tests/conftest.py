@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -230,6 +230,15 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 def client_of(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8000")
+
+
+@asynccontextmanager
+async def with_settings(app: FastAPI, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of another app over the same database."""
+    settings: Settings = app.state.settings
+    another = patient_app(settings.model_copy(update=changes))
+    async with another.router.lifespan_context(another), client_of(another) as client:
+        yield client
 
 
 @pytest.fixture

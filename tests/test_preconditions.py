@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from blog.repository.user import UserRepository
 from blog.schemas.types import Output
 from blog.security.access import ALL
 from tests.answers import code
-from tests.conftest import client_of, make_settings, on
+from tests.conftest import crowd, make_settings, on, with_settings
 from tests.factories import PASSWORD, Factory, bearer
 
 FAILED = (412, "precondition_failed")
@@ -156,7 +156,7 @@ class TestRead:
             ME, headers=[(name.encode(), value.encode("latin-1")) for name, value in [*world.login.items(), *lines]]
         )
         assert response.status_code == 200
-        assert time.perf_counter() - began < 0.5
+        assert time.perf_counter() - began < 0.5 * crowd()
 
     async def test_a_change_changes_it(self, world: World) -> None:
         before = {path: await world.etag(path) for path in (ME, USER)}
@@ -330,25 +330,15 @@ class TestChange:
         assert (await world.ask("DELETE", path, ("If-Match", "*"))).status_code == 404
 
 
-@pytest.fixture
-async def elsewhere(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    from blog.app import create_app
-
-    settings = app.state.settings.model_copy(
-        update={"cors_origins": make_settings(cors_origins="https://app.example.com").cors_origins}
-    )
-    other = create_app(settings)
-    async with other.router.lifespan_context(other), client_of(other) as client:
-        yield client
-
-
 @on("sqlite")
-async def test_a_page_of_another_site_may_use_them(elsewhere: httpx.AsyncClient) -> None:
+async def test_a_page_of_another_site_may_use_them(app: FastAPI) -> None:
+    origins = make_settings(cors_origins="https://app.example.com").cors_origins
     asked = {
         "Origin": "https://app.example.com",
         "Access-Control-Request-Method": "PATCH",
         "Access-Control-Request-Headers": "If-Match, If-None-Match, Idempotency-Key",
     }
-    assert (await elsewhere.options(ME, headers=asked)).status_code == 200
-    response = await elsewhere.get("/health", headers={"Origin": "https://app.example.com"})
+    async with with_settings(app, cors_origins=origins) as elsewhere:
+        assert (await elsewhere.options(ME, headers=asked)).status_code == 200
+        response = await elsewhere.get("/health", headers={"Origin": "https://app.example.com"})
     assert {"ETag", "Idempotency-Replayed"} <= set(response.headers["access-control-expose-headers"].split(", "))

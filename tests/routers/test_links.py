@@ -4,7 +4,6 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -14,9 +13,8 @@ from fastapi import FastAPI
 from sqlalchemy import select, update
 
 from blog.models import OneTimeLink, Role, now
-from blog.settings import Settings
 from tests.answers import code
-from tests.conftest import client_of, on, patient_app
+from tests.conftest import on, with_settings
 from tests.factories import PASSWORD, Factory, bearer
 
 NEW = "a new password"
@@ -70,15 +68,6 @@ async def reset(client: httpx.AsyncClient, token: str, password: str = NEW) -> h
 async def verifying(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a platform that demands that addresses are confirmed."""
     async with with_settings(app, email_verification=True) as client:
-        yield client
-
-
-@asynccontextmanager
-async def with_settings(app: FastAPI, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of another app over the same database."""
-    settings: Settings = app.state.settings
-    another = patient_app(settings.model_copy(update=changes))
-    async with another.router.lifespan_context(another), client_of(another) as client:
         yield client
 
 

@@ -16,11 +16,10 @@ from jose import jwt
 from sqlalchemy import select, update
 from sqlmodel import col
 
-from blog.app import create_app
 from blog.database import alembic_config
 from blog.models import LoginSession, Role, User, now
 from tests.answers import code, count, walk
-from tests.conftest import ENGINES, SECRET, client_of, made_database, make_settings, on, serving
+from tests.conftest import ENGINES, SECRET, client_of, made_database, make_settings, on, serving, with_settings
 from tests.factories import PASSWORD, Factory, bearer
 
 METADATA = "/.well-known/oauth-authorization-server"
@@ -256,8 +255,7 @@ class TestLifetimes:
         user = await factory.user()
         short = {"access_token_lifetime": 60, "refresh_token_lifetime": 600, "login_lifetime": 1200}
         durations = {name: timedelta(seconds=seconds) for name, seconds in short.items()}
-        another = create_app(app.state.settings.model_copy(update=durations))
-        async with another.router.lifespan_context(another), client_of(another) as client:
+        async with with_settings(app, **durations) as client:
             token = await log_in(client, user)
             assert token["expires_in"] == 60
             (login, *_) = (await client.get("/user/me/sessions", headers=bearer(token["access_token"]))).json()
@@ -529,12 +527,8 @@ class TestKeys:
             await factory.blog(user)
             await factory.blog(user)
             page = await before.get("/blog/?limit=1", headers=bearer(token["access_token"]))
-        during, after = (
-            create_app(settings.model_copy(update=changed | old)),
-            create_app(settings.model_copy(update=changed)),
-        )
-        for another, good in ((during, True), (after, False)):
-            async with another.router.lifespan_context(another), client_of(another) as client:
+        for changes, good in ((changed | old, True), (changed, False)):
+            async with with_settings(app, **changes) as client:
                 assert await status(client, token["access_token"]) == (200 if good else 401)
                 renewed = await refresh(client, token["refresh_token"])
                 token["refresh_token"] = renewed.json()["refresh_token"]

@@ -300,6 +300,7 @@ class TestRestore:
         response = await client.post(f"/blog/{blog.id}/revisions/1/restore", headers=login)
         assert (response.status_code, response.json()["status"]) == (201, "draft")
 
+    @on("sqlite")
     async def test_unrenderable(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
         """One that an earlier renderer took: nothing is written."""
         ada, login = await factory.logged_in()

@@ -16,7 +16,7 @@ from blog.models import Blog, Role, User
 from blog.repository.user import UserRepository
 from blog.settings import Settings
 from tests.answers import code, count, walk
-from tests.conftest import client_of, make_settings, on
+from tests.conftest import client_of, make_settings, on, with_settings
 from tests.factories import PASSWORD, PASSWORD_HASH, Factory, bearer
 
 ADA = {"name": "Ada", "email": "Ada@Example.com", "password": PASSWORD}
@@ -24,9 +24,8 @@ ADA = {"name": "Ada", "email": "Ada@Example.com", "password": PASSWORD}
 
 class TestRegister:
     @on("sqlite")
-    async def test_closed(self, app: FastAPI, settings: Settings) -> None:
-        closed = create_app(settings.model_copy(update={"registration": "closed"}))
-        async with closed.router.lifespan_context(closed), client_of(closed) as client:
+    async def test_closed(self, app: FastAPI) -> None:
+        async with with_settings(app, registration="closed") as client:
             assert code(await client.post("/user/", json=ADA)) == (403, "registration_closed")
         assert await count(app, User) == 0
 
@@ -69,9 +68,8 @@ class TestRegister:
         assert await count(app, User) == 0
 
     @on("sqlite")
-    async def test_password_too_short_for_the_settings(self, settings: Settings) -> None:
-        strict = create_app(settings.model_copy(update={"password_min_length": 15}))
-        async with strict.router.lifespan_context(strict), client_of(strict) as client:
+    async def test_password_too_short_for_the_settings(self, app: FastAPI) -> None:
+        async with with_settings(app, password_min_length=15) as client:
             response = await client.post("/user/", json=ADA | {"password": "x" * 14})
             assert code(response) == (422, "weak_password")
             assert "15" in response.json()["detail"]
@@ -106,9 +104,8 @@ class TestRegister:
         assert (await client.get("/user/me", headers=headers)).json() == user
 
     @on("sqlite")
-    async def test_readers_by_default_where_settings_say_so(self, app: FastAPI, settings: Settings) -> None:
-        readers = create_app(settings.model_copy(update={"default_role": "reader"}))
-        async with readers.router.lifespan_context(readers), client_of(readers) as client:
+    async def test_readers_by_default_where_settings_say_so(self, app: FastAPI) -> None:
+        async with with_settings(app, default_role="reader") as client:
             assert (await client.post("/user/", json=ADA)).json()["role"] == "reader"
 
     @on("sqlite")
