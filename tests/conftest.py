@@ -35,6 +35,7 @@ from blog.app import create_app
 from blog.database import Database, alembic_config, make_engine
 from blog.models import Blog, BlogChange, BlogSlug, IdempotencyKey, LoginFailure, Room, RoomPresence, Tag, User
 from blog.settings import Settings
+from tests.clock import Clock
 from tests.factories import Factory
 
 # The settings of whoever runs the tests are not the tests'.
@@ -268,8 +269,19 @@ def at_head(environment: None, settings: Settings, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
 def statements(app: FastAPI) -> Iterator[list[str]]:
-    """The SQL statements that went to the database, but for those that begin a transaction."""
+    with statements_of(app) as statements:
+        yield statements
+
+
+@contextmanager
+def statements_of(app: FastAPI) -> Iterator[list[str]]:
+    """The SQL statements that go to the database, but for those that begin a transaction."""
     seen: list[str] = []
 
     def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
@@ -279,9 +291,26 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
     engines = [engine.sync_engine for engine in app.state.database.engines]
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    for engine in engines:
-        event.remove(engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
+
+
+@contextmanager
+def commits_fail(app: FastAPI) -> Iterator[None]:
+    """Every commit of this app's writer fails, as one does that meets a full disk."""
+
+    def fail(_: object) -> None:
+        raise OperationalError("COMMIT", {}, Exception("disk full"))
+
+    writer = app.state.database.engines[0].sync_engine
+    event.listen(writer, "commit", fail)
+    try:
+        yield
+    finally:
+        event.remove(writer, "commit", fail)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy import event, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel, col
 
@@ -28,7 +28,7 @@ from blog.security.passwords import PasswordHasher
 from blog.security.seals import Seals
 from blog.settings import Settings
 from tests.answers import code, count
-from tests.conftest import client_of, make_settings, on, patient_app
+from tests.conftest import client_of, commits_fail, make_settings, on, patient_app, statements_of
 from tests.factories import Factory, bearer
 
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
@@ -543,40 +543,3 @@ def test_whatever_creates_takes_a_key_behind_whoever_asks() -> None:
 
 def called_in(dependant: Dependant) -> set[object]:
     return {dependant.call}.union(*(called_in(dependency) for dependency in dependant.dependencies))
-
-
-class commits_fail:  # noqa: N801  (a context manager reads as a verb)
-    """Every commit of this app's writer fails, as one does that meets a full disk."""
-
-    def __init__(self, app: FastAPI) -> None:
-        self._engine = app.state.database.engines[0].sync_engine
-
-    def _fail(self, _: object) -> None:
-        raise OperationalError("COMMIT", {}, Exception("disk full"))
-
-    def __enter__(self) -> None:
-        event.listen(self._engine, "commit", self._fail)
-
-    def __exit__(self, *_: object) -> None:
-        event.remove(self._engine, "commit", self._fail)
-
-
-class statements_of:  # noqa: N801
-    """The statements of this app, but for those that begin a transaction."""
-
-    def __init__(self, app: FastAPI) -> None:
-        self._engines = [engine.sync_engine for engine in app.state.database.engines]
-        self._seen: list[str] = []
-
-    def _note(self, _conn: object, _cursor: object, statement: str, *_: object) -> None:
-        if not statement.startswith("BEGIN"):
-            self._seen.append(statement)
-
-    def __enter__(self) -> list[str]:
-        for engine in self._engines:
-            event.listen(engine, "before_cursor_execute", self._note)
-        return self._seen
-
-    def __exit__(self, *_: object) -> None:
-        for engine in self._engines:
-            event.remove(engine, "before_cursor_execute", self._note)

@@ -10,8 +10,7 @@ import pytest
 from fastapi import FastAPI
 from jose import jwt
 from passlib.hash import bcrypt
-from sqlalchemy import event, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import make_url, text
 
 from blog.app import create_app
 from blog.dependencies import Session
@@ -21,7 +20,7 @@ from blog.security.access import ALL
 from blog.security.tokens import AccessTokens
 from blog.settings import Settings
 from tests.answers import code
-from tests.conftest import SECRET, client_of, make_settings, on
+from tests.conftest import SECRET, client_of, commits_fail, make_settings, on
 from tests.factories import PASSWORD, Factory, bearer
 from tests.test_app import UNPROTECTED
 
@@ -389,16 +388,8 @@ class TestDatabaseIsLost:
         self, app: FastAPI, client: httpx.AsyncClient, factory: Factory
     ) -> None:
         user, login = await factory.logged_in()
-
-        def fail(_: object) -> None:
-            raise OperationalError("COMMIT", {}, Exception("disk full"))
-
-        writer = app.state.database.engines[0].sync_engine
-        event.listen(writer, "commit", fail)
-        try:
+        with commits_fail(app):
             response = await client.post("/blog/", json={"title": "Lost", "body": "?"}, headers=login)
-        finally:
-            event.remove(writer, "commit", fail)
         assert code(response) == (503, "database_unavailable")
         assert response.headers["retry-after"]
         assert (await client.get(f"/blog/?author={user.id}", headers=login)).json() == []

@@ -65,9 +65,8 @@ class TestTag:
         assert (await client.patch(url, json={}, headers=login)).headers["etag"] == etag
 
     async def test_changes_with_what_is_shown(
-        self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+        self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, clock: Clock
     ) -> None:
-        clock = Clock(monkeypatch)
         ada, login = await factory.logged_in()
         blog = await factory.blog(ada)
         url = f"/blog/{blog.id}"
@@ -237,11 +236,8 @@ class TestIfMatch:
                 assert code(response) == refused
                 assert "etag" not in response.headers
 
-    async def test_published_meanwhile(
-        self, client: httpx.AsyncClient, factory: Factory, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_published_meanwhile(self, client: httpx.AsyncClient, factory: Factory, clock: Clock) -> None:
         """By time alone: whoever saw it scheduled has not seen what it is."""
-        clock = Clock(monkeypatch)
         ada, login = await factory.logged_in()
         blog = await factory.blog(ada, publish_at=clock.after(60))
         url = f"/blog/{blog.id}"

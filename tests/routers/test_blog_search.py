@@ -7,27 +7,15 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from blog.models import Blog, Role, User
+from blog.models import Role
 from blog.search import CANDIDATES
 from tests.answers import code
 from tests.clock import Clock
 from tests.conftest import on
 from tests.factories import Factory
+from tests.routers.test_status import HOUR, STATUSES, blog_of
 
-HOUR = 3600
-STATUSES = ("draft", "scheduled", "published")
 WORD = "quokka"
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-async def blog_of(factory: Factory, clock: Clock, user: User, status: str, title: str = WORD, **fields: Any) -> Blog:
-    if status == "scheduled":
-        fields["publish_at"] = clock.after(HOUR)
-    return await factory.blog(user, title, status=status, **fields)
 
 
 async def found(client: httpx.AsyncClient, login: dict[str, str], query: str = "", q: str = WORD) -> list[int]:
@@ -54,7 +42,7 @@ class TestWhoSees:
     ) -> None:
         ada, login = await factory.logged_in()
         _, other = await factory.logged_in("Bob", role=role)
-        blog = await blog_of(factory, clock, ada, status, tags=["x"], body=f"{WORD} in a text")
+        blog = await blog_of(factory, clock, ada, status, WORD, tags=["x"], body=f"{WORD} in a text")
         for query in ("", f"&author={ada.id}", "&tag=x", f"&status={status}", "&sort=title"):
             assert await found(client, login, query) == [blog.id]
             assert await found(client, other, query) == []
@@ -67,7 +55,7 @@ class TestWhoSees:
     async def test_by_time(self, client: httpx.AsyncClient, factory: Factory, clock: Clock) -> None:
         ada, _ = await factory.logged_in()
         _, other = await factory.logged_in("Bob")
-        blog = await blog_of(factory, clock, ada, "scheduled")
+        blog = await blog_of(factory, clock, ada, "scheduled", WORD)
         clock.passes(HOUR - 1)
         assert await found(client, other) == []
         clock.passes(1)
@@ -135,7 +123,7 @@ class TestWhoSees:
     async def test_given_to_somebody_else(self, client: httpx.AsyncClient, factory: Factory, clock: Clock) -> None:
         ada = await factory.user()
         bob, login = await factory.logged_in("Bob")
-        blogs = [await blog_of(factory, clock, ada, status) for status in STATUSES]
+        blogs = [await blog_of(factory, clock, ada, status, WORD) for status in STATUSES]
         admin = factory.login(await factory.admin())
         await client.delete(f"/user/{ada.id}?blogs=reassign&to={bob.id}", headers=admin)
         assert await found(client, login, f"&author={bob.id}&sort=title") == [blog.id for blog in blogs]

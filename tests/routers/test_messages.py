@@ -14,9 +14,8 @@ from blog.models import Message, Role, Room
 from blog.security.access import ALL, Scope
 from tests.answers import code
 from tests.clock import Clock
-from tests.conftest import on
+from tests.conftest import commits_fail, on
 from tests.factories import Factory
-from tests.test_idempotency import commits_fail
 
 STALE = '"0123456789abcdef0123456789abcdef"'
 GONE = 2**31 - 1
@@ -221,9 +220,8 @@ class TestCreate:
 
 class TestSlowMode:
     async def test_everybody_waits(
-        self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+        self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, clock: Clock
     ) -> None:
-        clock = Clock(monkeypatch)
         room = await factory.room(await factory.user(), slow_mode=30)
         (_, bob), (_, eve) = await factory.logged_in("Bob"), await factory.logged_in("Eve", role=Role.READER)
         url = f"/room/{room.id}/messages"

@@ -112,11 +112,8 @@ class TestRefused:
 
 
 class TestList:
-    async def test_every_title_and_body(
-        self, client: httpx.AsyncClient, factory: Factory, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_every_title_and_body(self, client: httpx.AsyncClient, factory: Factory, clock: Clock) -> None:
         """Who wrote it and when; an admin, too, and somebody who is gone."""
-        clock = Clock(monkeypatch)
         ada, login = await factory.logged_in()
         admin = await factory.admin()
         blog = await factory.blog(ada, "One", "first")

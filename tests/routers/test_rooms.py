@@ -465,10 +465,7 @@ class TestUpdate:
             emptied = {field: 0 if field == "slow_mode" else ""}
             assert (await client.patch(url, json=emptied, headers=login)).json() == before | emptied
 
-    async def test_closed_and_opened_again(
-        self, client: httpx.AsyncClient, factory: Factory, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        clock = Clock(monkeypatch)
+    async def test_closed_and_opened_again(self, client: httpx.AsyncClient, factory: Factory, clock: Clock) -> None:
         user, login = await factory.logged_in()
         room = await factory.room(user)
         url = f"/room/{room.id}"

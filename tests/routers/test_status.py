@@ -17,12 +17,8 @@ HOUR = 3600
 HIDDEN = ("draft", "scheduled")
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
 async def blog_of(factory: Factory, clock: Clock, user: User, status: str, title: str = "Notes", **fields: Any) -> Blog:
+    """A new blog of this status; one that is scheduled is due in an hour."""
     if status == "scheduled":
         fields["publish_at"] = clock.after(HOUR)
     return await factory.blog(user, title, status=status, **fields)

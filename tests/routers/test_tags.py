@@ -223,10 +223,9 @@ class TestFilter:
 
 class TestCounts:
     async def test_through_a_life(
-        self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+        self, client: httpx.AsyncClient, factory: Factory, app: FastAPI, clock: Clock
     ) -> None:
         """For the author, for an admin and for a reader, after whatever becomes of a blog."""
-        clock = Clock(monkeypatch)
         ada, login = await factory.logged_in()
         admin, reader = factory.login(await factory.admin()), factory.login(await factory.user("Eve", role=Role.READER))
         await factory.blog(ada, tags=["kept"])
@@ -277,10 +276,9 @@ class TestCounts:
         client: httpx.AsyncClient,
         factory: Factory,
         app: FastAPI,
-        monkeypatch: pytest.MonkeyPatch,
+        clock: Clock,
         reassigned: bool,
     ) -> None:
-        clock = Clock(monkeypatch)
         ada, bob = await factory.user("Ada"), await factory.user("Bob")
         admin = factory.login(await factory.admin())
         for number, (user, status) in enumerate(itertools.product((ada, bob), STATUSES * 2)):
