@@ -29,6 +29,7 @@ from blog.repository.room import PresenceRepository, RoomRepository
 from blog.schemas.room import RoomCreate, RoomUpdate
 from blog.security.access import Caller
 from blog.settings import Settings
+from tests.conftest import on
 from tests.factories import Factory
 
 PATIENCE = 30
@@ -284,7 +285,7 @@ class Story:
 
 
 class TestReadingOn:
-    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize("seed", range(4))
     async def test_whatever_happens_at_the_same_time(
         self,
         idle: None,
@@ -424,6 +425,7 @@ class TestReadingOn:
         assert ours.exc_info is not None
         assert "LookupError" in ours.getMessage()
 
+    @on("sqlite")
     async def test_a_request_wakes_it_on_its_own_loop(
         self, client: httpx.AsyncClient, factory: Factory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -442,6 +444,7 @@ class TestReadingOn:
             assert response.is_success, (method, of_room)
         assert woken == [threading.current_thread()] * 4
 
+    @on("sqlite")
     async def test_with_nobody_there_nothing_is_asked(self, idle: None, hub: Hub, room: Room, ada: Caller) -> None:
         with Socket(hub, await room.row(), ada) as socket:
             await socket.next("presence")
@@ -471,6 +474,7 @@ def lost_connections_unheeded() -> Iterator[None]:
 
 
 class TestCounting:
+    @on("sqlite")
     async def test_a_socket_that_is_not_let_in_leaves_nothing(
         self, idle: None, database: Database, settings: Settings, room: Room, ada: Caller, bob: Caller
     ) -> None:
@@ -571,6 +575,7 @@ class TestPresence:
             assert [person["name"] for person in told["left"]] == ["Bob"]
             assert told["count"] == 2
 
+    @on("sqlite")
     async def test_many_are_told_of_in_several_frames(
         self,
         idle: None,
@@ -594,12 +599,11 @@ class TestPresence:
             room_of_hub.notice({})
             assert [len((await socket.next("presence"))["left"]) for _ in range(3)] == [2, 2, 1]
 
+    @on("postgresql", "mariadb")
     async def test_a_process_that_others_have_forgotten(
         self, idle: None, hub: Hub, room: Room, ada: Caller, database: Database
     ) -> None:
         """As after a halt: it says once more who is there."""
-        if not database.is_shared:
-            return
         with Socket(hub, await room.row(), ada):
             await hub._exchange_presence(says=True)
             assert hub._noted == {(room.id, ada.user.id)}
@@ -611,11 +615,10 @@ class TestPresence:
         await hub._exchange_presence(says=False)
         assert await present(database) == []
 
+    @on("postgresql", "mariadb")
     async def test_what_could_not_be_stored_is_stored_later(
         self, idle: None, hub: Hub, room: Room, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        if not database.is_shared:
-            return
         note = PresenceRepository.note
 
         async def note_and_fail(self: PresenceRepository, *people: Any) -> None:
@@ -632,11 +635,10 @@ class TestPresence:
             assert await present(database) == [(room.id, ada.user.id)]
         await hub._exchange_presence(says=False)
 
+    @on("postgresql", "mariadb")
     async def test_who_was_there_by_way_of_a_process_that_died(
         self, idle: None, hub: Hub, settings: Settings, room: Room, ada: Caller, bob: Caller, database: Database
     ) -> None:
-        if not database.is_shared:
-            return
         dead, row = Hub(database, settings), await room.row()
         with Socket(dead, row, bob), Socket(hub, row, ada) as socket:
             await dead._exchange_presence(says=True)

@@ -1,6 +1,7 @@
 """Logging in and out in a browser, registering, and what helps where a password does not."""
 
 from datetime import timedelta
+from itertools import product
 
 import httpx
 import pytest
@@ -11,9 +12,12 @@ from blog.app import create_app
 from blog.models import Role
 from blog.site import account, desk, discussion
 from tests.answers import code
-from tests.conftest import client_of, make_settings
+from tests.conftest import client_of, make_settings, on
 from tests.factories import PASSWORD, Factory, bearer
 from tests.site.browser import COOKIE, Browser
+
+ELSEWHERE = ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"})
+"""What the headers of a form say that another site sent."""
 
 
 @pytest.fixture
@@ -22,11 +26,13 @@ def browser(client: httpx.AsyncClient) -> Browser:
 
 
 class TestLogin:
+    @on("sqlite")
     async def test_no_page_for_programs(self, client: httpx.AsyncClient) -> None:
         response = await client.get("/login")
         assert code(response) == (405, "method_not_allowed")
         assert response.headers["allow"] == "POST"
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "path", ["//evil.example", "/\\evil.example", "https:evil.example", "javascript:alert(1)", ""]
     )
@@ -38,9 +44,8 @@ class TestLogin:
         assert page.response.status_code == 422
         assert "set-cookie" not in page.response.headers
 
-    @pytest.mark.parametrize(
-        "headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
-    )
+    @on("sqlite")
+    @pytest.mark.parametrize("headers", ELSEWHERE)
     async def test_from_another_site(self, browser: Browser, factory: Factory, headers: dict[str, str]) -> None:
         user = await factory.user()
         page = await browser.post("/login", {"username": user.email, "password": PASSWORD}, **headers)
@@ -93,6 +98,7 @@ class TestCookie:
             assert code(response) == (400, "invalid_refresh_token")
             assert code(await client.get("/user/me", headers=bearer(text))) == (401, "invalid_token")
 
+    @on("sqlite")
     async def test_no_operation_of_the_api_takes_it(
         self, app: FastAPI, browser: Browser, client: httpx.AsyncClient, factory: Factory
     ) -> None:
@@ -141,34 +147,25 @@ class TestCookie:
 
 
 FORMS = [
-    (method, route.path)
+    route.path
     for router in (account.router, desk.router, discussion.form_router)
     for route in router.routes
-    if isinstance(route, APIRoute)
-    for method in route.methods or ()
-    if method != "GET"
+    if isinstance(route, APIRoute) and route.methods != {"GET"}
+]
+WITHOUT_A_LOGIN = ("/login", "/register", "/forgotten")
+"""Forms that have no token in them, because whoever sends them has none."""
+FROM_ELSEWHERE = [
+    *product(FORMS, ELSEWHERE),
+    *((path, {"X-Form-Token": "0" * 64}) for path in FORMS if path not in WITHOUT_A_LOGIN),
 ]
 
 
 class TestForms:
     """Every form there is, so that none can be forgotten."""
 
-    @pytest.mark.parametrize(("method", "path"), FORMS)
-    @pytest.mark.parametrize(
-        "headers",
-        [
-            {"Origin": "https://evil.example"},
-            {"Origin": "null"},
-            {"Sec-Fetch-Site": "cross-site"},
-            {"X-Form-Token": "0" * 64},
-        ],
-    )
-    async def test_from_elsewhere(
-        self, browser: Browser, factory: Factory, method: str, path: str, headers: dict[str, str]
-    ) -> None:
-        assert method == "POST"
-        if "X-Form-Token" in headers and path in ("/login", "/register", "/forgotten"):
-            return  # who is not logged in has no token
+    @on("sqlite")
+    @pytest.mark.parametrize(("path", "headers"), list(FROM_ELSEWHERE))
+    async def test_from_elsewhere(self, browser: Browser, factory: Factory, path: str, headers: dict[str, str]) -> None:
         await browser.log_in(await factory.user())
         url = (
             path.replace("{", "").replace("}", "").replace("blog_id:id", "1").replace("number", "1").replace("_id", "1")
@@ -189,12 +186,14 @@ class TestForms:
         assert page.response.status_code == 403
         assert "Mallory" not in (await other.get("/desk/account")).response.text
 
+    @on("sqlite")
     async def test_without_a_login(self, browser: Browser) -> None:
         response = (await browser.post("/desk/new", {"title": "T", "body": "B"})).response
         assert (response.status_code, response.headers["location"]) == (303, "/login?next=/")
 
 
 class TestRegister:
+    @on("sqlite")
     @pytest.mark.parametrize("registration", ["closed", "invited"])
     async def test_not_open(self, app: FastAPI, registration: str) -> None:
         closed = create_app(app.state.settings.model_copy(update={"registration": registration}))

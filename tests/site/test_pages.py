@@ -15,7 +15,7 @@ from blog.models import Blog, Status, User
 from blog.settings import Settings
 from tests.answers import code
 from tests.clock import Clock
-from tests.conftest import client_of
+from tests.conftest import client_of, on
 from tests.factories import Factory
 from tests.site.conftest import Document, Reader
 
@@ -271,6 +271,7 @@ class TestSearch:
         assert page.titles == ["Notes"]
         assert page.all(".//input[@name='q']")[0].get("value") == q
 
+    @on("sqlite")
     async def test_is_no_page_for_search_engines(self, reader: Reader) -> None:
         page = await reader.open("/search?q=x")
         assert page.links(rel="canonical") == []
@@ -301,6 +302,7 @@ class TestPost:
         assert properties["description"] == properties["og:description"] == "In short."
         assert properties["article:published_time"] == "2026-03-05T12:00:00Z"
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "title",
         ["Notes", "</script><script>alert(1)</script>", '"\\', "<!--", "]]>", "xé", "عنوان", "&amp;"],
@@ -368,6 +370,7 @@ class TestPost:
         await a_post(factory)
         await reader.open(f"/posts/{slug}", 404)
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("body", "minutes"), [("x", 1), ("word " * 220 * 7, 7), ("字" * 4_500, 10), ("字" * 450 + "word " * 220, 2)]
     )
@@ -376,6 +379,7 @@ class TestPost:
         assert (await reader.open("/posts/notes")).texts(".//p[@class='length']") == [f"{minutes} min"]
 
 
+@on("sqlite")
 class TestScript:
     async def test_each_text_goes_in_its_own_direction(self, reader: Reader, factory: Factory) -> None:
         author, _ = await a_post(factory, title="مرحبا", body="هذا نص عربي.", tags=["عربي"], slug="notes")
@@ -471,6 +475,7 @@ class TestHidden:
         assert (await reader.open("/")).titles == ["Notes"]
 
 
+@on("sqlite")
 class TestRefusal:
     PATHS = ("/nowhere", "/posts/nowhere", "/tags/nowhere", "/archive/1/1", "/authors/x", "/feed.txt", "/static/x")
 
@@ -500,6 +505,7 @@ class TestRefusal:
         assert response.headers["allow"] == "GET, HEAD"
 
 
+@on("sqlite")
 class TestHeaders:
     async def test_let_in_nobody_else(self, reader: Reader, factory: Factory) -> None:
         author, _ = await a_post(factory)
@@ -551,6 +557,7 @@ class TestHeaders:
             assert packed.headers["vary"] == "Accept-Encoding"
 
 
+@on("sqlite")
 class TestAddresses:
     async def test_are_those_of_the_base_url_whatever_host_was_asked(
         self, settings: Settings, app: FastAPI, factory: Factory
