@@ -51,6 +51,8 @@ CURE = "set BLOG_TEST_…_URL"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WANTED_BROWSER = os.environ.get("BLOG_TEST_CHROMIUM")
 CHROMIUM = next(filter(None, map(shutil.which, [WANTED_BROWSER] if WANTED_BROWSER else BROWSERS)), None)
+JAVA = shutil.which("java")
+"""For the Nu HTML checker."""
 MEDIA = Path(tempfile.gettempdir()) / f"blog_test_media_{uuid4().hex[:12]}"
 """Where images are stored unless a test says otherwise; made when the first one is."""
 
@@ -65,6 +67,8 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"no server to test {', '.join(sorted(missing))} on: {CURE}")
     if WANTED_BROWSER and CHROMIUM is None:
         raise pytest.UsageError(f"no browser at {WANTED_BROWSER}: see BLOG_TEST_CHROMIUM")
+    if os.environ.get("CI") and JAVA is None:
+        raise pytest.UsageError("no java to run the HTML checker with")
 
 
 def pytest_unconfigure() -> None:
@@ -83,7 +87,8 @@ def covered() -> str:
     left_out = [name for name in ALL_ENGINES if name not in ENGINES]
     hint = f"; not {', '.join(left_out)}: {CURE}" if left_out else ""
     no_browser = "" if CHROMIUM else "; no browser: set BLOG_TEST_CHROMIUM"
-    return f"engines: {', '.join(ENGINES)}{hint}{no_browser}"
+    no_java = "" if JAVA else "; no java: the HTML checker is left out"
+    return f"engines: {', '.join(ENGINES)}{hint}{no_browser}{no_java}"
 
 
 def on(*names: str) -> pytest.MarkDecorator:
