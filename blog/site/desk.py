@@ -56,7 +56,7 @@ from blog.schemas.user import PasswordChange, ProfileUpdate, UserUpdate
 from blog.security.access import Caller, Scope
 from blog.security.opaque import COOKIE
 from blog.site.reading import PAGE_HEADERS, Place, ReadingOfPage, TemplatesOfApp, Undone, lines, meant
-from blog.site.rendering import Templates, chart
+from blog.site.rendering import Templates, chart, on_page
 from blog.site.visitor import LoggedInRoute, cookie_of
 
 LISTED = ("id", "slug", "title", "status", "created_at", "updated_at", "published_at")
@@ -257,7 +257,7 @@ async def delete(writer: BlogWriter, blog_id: OwnBlog, blogs: Blogs, conditions:
 async def preview(writer: BlogWriter, renderer: RendererOfApp, body: Text = "") -> Response:
     """Show what becomes of a body; for the editor's script."""
     rendered = await renderer.render(lines(body), writer.user.id)
-    return HTMLResponse(rendered.html, headers=PAGE_HEADERS)
+    return HTMLResponse(on_page(rendered.html), headers=PAGE_HEADERS)
 
 
 @router.post("/media")

@@ -22,6 +22,24 @@ FOLDER = Path(__file__).parent
 TAG = re.compile(r'<[a-z][a-z0-9]*(?: [a-z-]+="[^"]*")*>')
 ADDRESS = re.compile(r' (href|src)="([^"]*)"')
 
+ON_PAGE = {
+    # What may be wider than a screen is reached by the keyboard, to be scrolled.
+    "<pre>": '<pre tabindex="0">',
+    "<table>": '<div class="wide" role="group" aria-label="Table" tabindex="0"><table>',
+    "</table>": "</table></div>",
+    # Other programs have no style sheet of ours: for them cells are aligned as HTML once did it.
+    **{
+        f'<{cell} align="{side}">': f'<{cell} class="{side}">'
+        for cell in ("td", "th")
+        for side in ("left", "center", "right")
+    },
+    # A section would want a heading.
+    '<section class="footnotes">': '<div class="footnotes">',
+    "</section>": "</div>",
+}
+"""What stands on a page in the place of tags of sanitised HTML."""
+TAG_ON_PAGE = re.compile(rf"{TAG.pattern}|</(?:table|section)>")
+
 FILES = {
     "site.css": "text/css",
     "icon.svg": "image/svg+xml",
@@ -96,6 +114,7 @@ class Templates:
             "minutes": minutes,
             "last_change": last_change,
             "safe_html": Markup,
+            "on_page": on_page,
             "html_elsewhere": self.html_elsewhere,
         }
 
@@ -209,6 +228,11 @@ def minutes(text: str) -> int:
     """How long it takes to read this."""
     unspaced = len(UNSPACED.findall(text))
     return max(1, round((len(text) - unspaced) / CHARACTERS_A_MINUTE + unspaced / UNSPACED_A_MINUTE))
+
+
+def on_page(html: str) -> Markup:
+    """What was sanitised, as a page shows it."""
+    return Markup(TAG_ON_PAGE.sub(lambda tag: ON_PAGE.get(tag[0], tag[0]), html))  # noqa: S704
 
 
 def html_elsewhere(issuer: str, post: Mapping[str, Any]) -> str:

@@ -65,13 +65,13 @@ class Browser:
         return Page(await self._client.get(path, headers=self.headers))
 
     async def post(self, path: str, fields: dict[str, Any], **headers: str) -> Page:
-        origin = {"Origin": "http://127.0.0.1:8000", "Sec-Fetch-Site": "same-origin"}
+        origin = {"Origin": str(self._client.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
         return self._kept(await self._client.post(path, data=fields, headers=self.headers | origin | headers))
 
     async def send(self, path: str, action: str, **fields: Any) -> Page:
         """Open a page, fill in the form that goes to `action`, and send it."""
         form = (await self.get(path)).forms()[action]
-        return await self.post(action, form | fields)
+        return await self.post(path if action == "None" else action, form | fields)
 
     async def log_in(self, user: User) -> None:
         page = await self.post("/login", {"username": user.email, "password": PASSWORD, "next": "/desk"})

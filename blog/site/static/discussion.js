@@ -25,6 +25,7 @@ function show(message) {
   } else {
     const body = element("div", {class: "body", dir: "auto"});
     body.innerHTML = message.html; // sanitised by the server, as on the page itself
+    for (const wide of body.querySelectorAll("pre, table")) wide.tabIndex = 0; // to be scrolled by the keyboard
     item.append(body);
   }
   list.append(item);
