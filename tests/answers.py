@@ -10,7 +10,8 @@ from sqlmodel import SQLModel
 
 def code(response: httpx.Response) -> tuple[int, str]:
     """Status and code of a refusal, which must be in the one shape that all refusals have."""
-    assert response.headers["content-type"] == "application/problem+json"
+    said = f"{response.request.method} {response.url}: {response.status_code} {response.text[:200]}"
+    assert response.headers.get("content-type") == "application/problem+json", said
     problem = response.json()
     assert problem["status"] == response.status_code
     assert problem["type"] == "about:blank"

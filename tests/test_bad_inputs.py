@@ -142,6 +142,7 @@ class World:
         """Send what must be refused so, and must change nothing."""
         response = await self.send(method, path, **request)
         asked = (method, path[:100], {name: ascii(value)[:200] for name, value in request.items()})
+        assert response.status_code == refusal[0], asked
         assert code(response) == refusal, asked
         assert await rows(self.app) == self.before, asked
 
