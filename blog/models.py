@@ -96,7 +96,13 @@ class Role(StrEnum):
 class User(SQLModel, table=True):
     """Somebody with a login."""
 
-    __table_args__ = (Index(None, "role", "id"), Index(None, "updated_at"), TABLE)
+    __table_args__ = (
+        Index(None, "role", "id"),
+        Index(None, "is_active", "id"),
+        Index(None, "is_active", "role", "id"),
+        Index(None, "updated_at"),
+        TABLE,
+    )
 
     id: int = Field(default=None, sa_column=Column(Integer, primary_key=True))
     # What tokens name: unlike a row id it is never another user's after a restore or a re-creation.
@@ -332,7 +338,7 @@ class OneTimeLink(SQLModel, table=True):
     """
 
     __tablename__ = "one_time_link"
-    __table_args__ = (Index(None, "user_id", "purpose", "id"), TABLE)
+    __table_args__ = (Index(None, "user_id", "purpose", "id"), Index(None, "purpose", "id"), TABLE)
 
     id: int = Field(default=None, sa_column=Column(Integer, primary_key=True))
     token_digest: str = Field(max_length=DIGEST_LENGTH, unique=True)

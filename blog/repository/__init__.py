@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     CursorResult,
     Executable,
@@ -100,11 +101,18 @@ def beyond(
 async def newest_first(
     session: AsyncSession,
     statement: Select[*tuple[Any, ...]],
-    number: ColumnElement[int],
+    number: Column[int],
     page: PageRequest,
     parameters: Mapping[str, Any],
+    *,
+    index: str | None = None,
 ) -> Page[AnyRow]:
-    """A page of the rows of `statement`, from the largest `number` down."""
+    """A page of the rows of `statement`, from the largest `number` down along this index, or that of the number.
+
+    Unless MariaDB is told, it may begin at the index's end, and read all rows down to where the page does.
+    """
+    if index is not None:
+        statement = statement.with_hint(number.table, f"FORCE INDEX ({index})", "mysql")
     if page.after is not None:
         statement = statement.where(number < page.after[0])
     rows = (await execute(session, statement.order_by(number.desc()).limit(page.limit + 1), parameters)).all()

@@ -135,7 +135,8 @@ class LoginRepository:
 
     async def page(self, page: PageRequest, user: UserRow) -> Page[AnyRow]:
         """The user's living logins, the newest first."""
-        return await newest_first(self._session, OF_USER, logins.c.id, page, {"owner": user.id, "at": now()})
+        asked = {"owner": user.id, "at": now()}
+        return await newest_first(self._session, OF_USER, logins.c.id, page, asked, index="ix_login_session_user_id_id")
 
     async def add(
         self,
@@ -217,8 +218,10 @@ class PersonalTokenRepository:
 
     async def page(self, page: PageRequest, user: UserRow) -> Page[AnyRow]:
         """The user's personal tokens, expired ones too, the newest first."""
-        number = personal_tokens.c.id
-        return await newest_first(self._session, PERSONAL_TOKENS_OF_USER, number, page, {"owner": user.id})
+        index = "ix_personal_token_user_id_id"
+        return await newest_first(
+            self._session, PERSONAL_TOKENS_OF_USER, personal_tokens.c.id, page, {"owner": user.id}, index=index
+        )
 
     async def add(
         self, user_id: int, name: str, scopes: Collection[Scope], expires_at: datetime

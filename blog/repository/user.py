@@ -107,17 +107,18 @@ class UserRepository:
         """Users, the newest first; `q` is part of the name or the address, in any case."""
         users = SQLModel.metadata.tables["user"]
         statement = select(users)
-        if role is not None:
-            statement = statement.where(col(User.role) == role)
-        if is_active is not None:
-            statement = statement.where(col(User.is_active) == is_active)
+        given = {"is_active": is_active, "role": role}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        for name, value in chosen.items():
+            statement = statement.where(users.c[name] == value)
         if q is not None:
             part = fold(q)
             statement = statement.where(
                 col(User.name_folded).contains(part, autoescape=True)
                 | col(User.email_folded).contains(part, autoescape=True)
             )
-        return await newest_first(self._session, statement, users.c.id, page, {})
+        index = f"ix_user_{'_'.join(chosen)}_id" if chosen else None
+        return await newest_first(self._session, statement, users.c.id, page, {}, index=index)
 
     async def add(self, name: str, email: str, password_hash: str, *, role: Role, verified: bool = False) -> User:
         """A new user, whose address may be known to be the user's. Raises EmailTaken."""
