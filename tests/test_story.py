@@ -4,9 +4,10 @@ import base64
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, Route, expect
 
 from tests.conftest import CHROMIUM
 from tests.factories import PASSWORD
@@ -172,6 +173,64 @@ def test_with_scripts(browser: Browser, served: Served) -> None:
         other.press("Log out everywhere")
         ada.go("/desk")
         expect(ada.page).to_have_url(f"{address}/login?next=/desk")
+
+
+class TestDraft:
+    """What the editor's script saves by itself, four seconds behind the last stroke."""
+
+    @pytest.fixture
+    def dora(self, browser: Browser, served: Served) -> Iterator[Person]:
+        """Somebody at a new post, in a browser whose clock goes on when it is told."""
+        with visiting(browser, served.address) as page:
+            page.clock.install()
+            dora = Person(page, served.address)
+            dora.registers(f"Dora{uuid4().hex[:8]}")
+            dora.go("/desk/new")
+            yield dora
+
+    def test_save_while_it_is_on_its_way(self, dora: Person) -> None:
+        """It makes the post, which what is sent next is a change of."""
+        page = dora.page
+        held: list[Route] = []
+        page.route("**/desk/new", lambda route: held.append(route))
+        dora.fill(title="Once", body="And no more.")
+        with page.expect_request("**/desk/new"):
+            page.clock.run_for(5_000)
+        dora.press("Save")
+        page.locator("#title").focus()  # by now another one would have been sent
+        for route in held:
+            route.continue_()
+        dora.sees("draft, revision 1")
+        assert len(held) == 1
+        dora.go("/desk")
+        expect(page.get_by_role("link", name="Once")).to_have_count(1)
+
+    def test_one_that_was_refused(self, dora: Person) -> None:
+        """Is lost with the page, so whoever leaves is asked; one that was stored is not."""
+        page = dora.page
+        asked: list[str] = []
+
+        def stay(dialog: Dialog) -> None:
+            asked.append(dialog.type)
+            dialog.dismiss()
+
+        page.on("dialog", stay)
+        page.route("**/desk/new", lambda route: route.fulfill(status=503, body="{}"))
+        page.locator("#title").press_sequentially("Kept")
+        dora.fill(body="At last.")
+        page.clock.run_for(5_000)
+        expect(page.locator("#saved")).to_have_text("This could not be saved just now.")
+        page.get_by_role("link", name="Archive").click()
+        expect(page.locator("#body")).to_have_value("At last.")
+        assert asked == ["beforeunload"]
+
+        page.unroute("**/desk/new")
+        page.locator("#title").press_sequentially("!")
+        page.clock.run_for(5_000)
+        expect(page.locator("#saved")).to_have_text("Saved as a draft.")
+        dora.follow("Archive")
+        dora.sees("Archive")
+        assert asked == ["beforeunload"]
 
 
 def test_without_scripts(browser: Browser, served: Served) -> None:
