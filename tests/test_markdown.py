@@ -335,23 +335,24 @@ def test_the_sanitiser_alone_would_do(html: str, clean: str) -> None:
 
 # --- Bounds
 
-FULL = BODY_LENGTH
+LONG = BODY_LENGTH // 8
+"""At which what grows faster than a body shows already, while most of the worst are looked at to their end."""
 
 
-def full(pattern: str, before: str = "", after: str = "") -> str:
-    room = FULL - len(before) - len(after)
+def full(pattern: str, before: str = "", after: str = "", *, length: int = LONG) -> str:
+    room = length - len(before) - len(after)
     return before + (pattern * (room // len(pattern) + 1))[:room] + after
 
 
 def deep(opening: str, closing: str) -> str:
-    times = FULL // (len(opening) + len(closing))
+    times = LONG // (len(opening) + len(closing))
     return opening * times + closing * times
 
 
-CHINESE = "".join(chr(0x4E00 + number % 20_000) for number in range(FULL - 20))
+CHINESE = "".join(chr(0x4E00 + number % 20_000) for number in range(BODY_LENGTH - 20))
 WORST = {
     "references by address": full("[a]", f"[a]: /{'x' * 1_990}\n\n"),
-    "references by a long address": full("[a]", f"[a]: /{'x' * 100_000}\n\n"),
+    "references by a long address": full("[a]", f"[a]: /{'x' * 100_000}\n\n", length=BODY_LENGTH),
     "references by title": full("[a]", f"[a]: /x '{'y' * 1_980}'\n\n"),
     "references of images": full("![a]", f"[a]: /{'x' * 1_990}\n\n"),
     "a reference's endless title": full("x\n", "[a]: b '\n"),
@@ -418,13 +419,20 @@ WORST = {
         )
         for language, pattern in [("scala", "a"), ("ini", "="), ("python", '"'), ("perl", "{"), ("console", '"a(')]
     },
+    # As long as may be: of each part that takes the longest, one.
+    "the longest emphasis": full("_a*", length=BODY_LENGTH),
+    "the longest footnotes": full("^[a]", length=BODY_LENGTH),
+    "the longest headings": full("# a\n", length=BODY_LENGTH),
+    "the longest list": full("- " * 45 + "x\n", length=BODY_LENGTH),
+    "the longest table": full("|" * 1_001 + "\n", "|a" * 1_000 + "|\n" + "|-" * 1_000 + "|\n", length=BODY_LENGTH),
+    "the longest code": full("{" * (CODE_LENGTH - 1) + "\n```\n```perl\n", "```perl\n", length=BODY_LENGTH),
 }
 
 
 @pytest.mark.parametrize("name", WORST)
 def test_the_worst_ends_and_is_bounded(name: str) -> None:
     whole = WORST[name]
-    assert len(whole) <= FULL
+    assert len(whole) <= BODY_LENGTH
     for body, parser in ((whole, MARKDOWN), (whole[:MESSAGE_LENGTH], MESSAGES)):
         try:
             html, text = render(body, parser)
