@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from blog.errors import WrongPassword
 from blog.logs import JSONFormatter, ReadableFormatter, configuration, request_fields
-from tests.conftest import client_of
+from tests.conftest import client_of, on
 from tests.factories import PASSWORD, Factory, bearer
 
 KINDS = ("access", "refresh")
@@ -99,6 +99,7 @@ class TestFormats:
         assert "started" in written.getvalue()
 
 
+@on("sqlite")
 class TestRequests:
     async def test_one_line_each(self, app: FastAPI, factory: Factory, lines: Lines) -> None:
         user, login = await factory.logged_in()
@@ -165,6 +166,7 @@ class TestSecurityEvents:
         for secret in (PASSWORD, "a wrong one", "another password", token, "@example.com", "$bcrypt"):
             assert secret not in written
 
+    @on("sqlite")
     async def test_a_secret_is_in_no_log_and_told_once(
         self, client: httpx.AsyncClient, factory: Factory, lines: Lines
     ) -> None:

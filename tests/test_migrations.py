@@ -355,13 +355,18 @@ class TestFromStepOne:
         assert rows_of(filled, "SELECT id, title, slug FROM blog ORDER BY id") == before
         assert schema(filled) == made
 
-    @pytest.mark.parametrize("change", ["is_draft = true", "published_at = '2100-01-01 00:00:00'"])
-    def test_not_down_while_something_is_hidden(self, config: Config, filled: URL, change: str) -> None:
-        run_on(filled, lambda connection: connection.execute(text(f"UPDATE blog SET {change} WHERE id = 2")))
+    def test_not_down_while_something_is_hidden(self, config: Config, filled: URL) -> None:
         before = rows_of(filled, "SELECT id, title, slug FROM blog ORDER BY id")
-        with pytest.raises(CommandError, match="1 blogs are no public ones"):
-            alembic.command.downgrade(config, BEFORE_SLUGS)
-        assert rows_of(filled, "SELECT id, title, slug FROM blog ORDER BY id") == before
+        for change, hidden in (
+            ("is_draft = true WHERE id = 1", 1),
+            ("published_at = '2100-01-01 00:00:00' WHERE id = 2", 2),
+            ("is_draft = false WHERE id = 1", 1),
+        ):
+            change_it = text(f"UPDATE blog SET {change}")
+            run_on(filled, lambda connection, change_it=change_it: connection.execute(change_it))
+            with pytest.raises(CommandError, match=f"{hidden} blogs are no public ones"):
+                alembic.command.downgrade(config, BEFORE_SLUGS)
+            assert rows_of(filled, "SELECT id, title, slug FROM blog ORDER BY id") == before
 
     def test_rendered_and_found(
         self, filled: URL, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
