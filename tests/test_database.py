@@ -19,7 +19,7 @@ from blog.app import create_app
 from blog.database import Database, OneTripCursor, make_engine
 from blog.models import Blog, User, now
 from blog.repository import login as repository_of_logins
-from tests.conftest import make_settings
+from tests.conftest import make_settings, on
 from tests.factories import Factory, blog_row
 
 
@@ -119,11 +119,9 @@ class TestEveryEngine:
             async with app.state.database.write.begin() as session:
                 session.add(blog_row(2**31 - 1))
 
-    async def test_what_does_not_fit_is_refused_and_not_cut(
-        self, app: FastAPI, factory: Factory, engine_name: str
-    ) -> None:
-        if engine_name == "sqlite":
-            return  # it has no lengths: the schemas alone hold them there
+    @on("postgresql", "mariadb")
+    async def test_what_does_not_fit_is_refused_and_not_cut(self, app: FastAPI, factory: Factory) -> None:
+        """SQLite has no lengths: the schemas alone hold them there."""
         user = await factory.user()
         with pytest.raises(DBAPIError):
             async with app.state.database.write.begin() as session:
@@ -169,13 +167,10 @@ class TestEveryEngine:
 
         await asyncio.gather(*(act for number in range(40) for act in (rename(number), read())))
 
+    @on("mariadb")
     @pytest.mark.parametrize("name", ["END", "ROTATE", "REVOKE"])
-    async def test_what_ends_a_login_comes_by_its_primary_key(
-        self, app: FastAPI, factory: Factory, engine_name: str, name: str
-    ) -> None:
+    async def test_what_ends_a_login_comes_by_its_primary_key(self, app: FastAPI, factory: Factory, name: str) -> None:
         """Two that come by different indexes wait for each other on MariaDB; the other two lock no index."""
-        if engine_name != "mariadb":
-            return
         user = await factory.user()
         await factory.personal_token(user)
         asked = {"login_id": factory.logins[user.id].id, "token_id": 1, "used": "", "next": "", "at": now()}

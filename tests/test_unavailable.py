@@ -28,7 +28,7 @@ from blog.security.access import ALL
 from blog.security.opaque import LINK, PERSONAL, make, make_refresh_token
 from blog.settings import Settings
 from tests.answers import code
-from tests.conftest import client_of, make_settings
+from tests.conftest import client_of, make_settings, on
 from tests.factories import PASSWORD, Factory, bearer
 from tests.images import image_of
 
@@ -95,9 +95,9 @@ class TestRefused:
         assert code(response) == refusal
         assert str(2**63) not in response.text + caplog.text
 
+    @on("postgresql", "mariadb")
     async def test_too_long(self, settings: Settings, app: FastAPI, engine_name: str) -> None:
-        if engine_name == "sqlite":
-            return  # it knows no lengths, so the schemas hold them
+        """SQLite knows no lengths, so the schemas hold them there."""
         async with running(settings) as (_, client):
             values = "VALUES ('" + "k" * 33 + "', 1, '2026-01-01')"
             sql = f'INSERT INTO login_failure ("key", failures, expires_at) {values}'
@@ -137,19 +137,18 @@ class TestWaiting:
                 assert (await client.get("/health")).status_code == 200
             assert (await client.post("/run?sql=SELECT 1")).status_code == 200
 
+    @on("postgresql", "mariadb")
     async def test_for_a_statement(self, hurried: httpx.AsyncClient, engine_name: str) -> None:
-        if engine_name == "sqlite":
-            return  # nobody but us works on it, and a thread that works can't be told to stop
+        """On SQLite nobody but us works, and a thread that works can't be told to stop."""
         sql = {"postgresql": "SELECT pg_sleep(30)", "mariadb": "SELECT SLEEP(30) FROM alembic_version"}[engine_name]
         assert code(await hurried.get("/run", params={"sql": sql})) == UNAVAILABLE
         assert (await hurried.get("/run?sql=SELECT 1")).status_code == 200
 
 
 class TestSilence:
+    @on("postgresql", "mariadb")
     async def test_of_a_server(self, hasty: None, engine_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """It takes connections, as a frozen one does, and says nothing."""
-        if engine_name == "sqlite":
-            return
         monkeypatch.setattr("blog.dependencies.READY_TIMEOUT", 0.1)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = make_url(f"{engine_name}://u:p@127.0.0.1:{silent.getsockname()[1]}/blog")
