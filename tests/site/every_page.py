@@ -33,7 +33,7 @@ EVERYTHING = """\
 
 It *weaves* **algebraical** patterns[^1] as a [loom](https://example.com/) weaves ~~leaves~~ flowers, in `O(n)`.
 
-![A dot](/media/nothing.png)
+![A dot](/static/icon.svg)
 
 > It has no pretensions to *originate* anything.
 
@@ -76,7 +76,7 @@ PAGES: dict[str, dict[str, list[str]]] = {
     READER: {
         "/": ["/", "{older}"],
         "/tags/{tag:path}": ["/tags/looms"],
-        "/authors/{user_id}": ["/authors/1", "/authors/99"],
+        "/authors/{user_id}": ["/authors/1"],
         "/archive": ["/archive"],
         "/archive/{year}/{month}": ["/archive/2026/3"],
         "/search": ["/search", "/search?q=weaves", "/search?q=nothing+of+it"],
@@ -84,7 +84,7 @@ PAGES: dict[str, dict[str, list[str]]] = {
         "/posts/{slug}/discussion": ["/posts/everything/discussion", "/posts/closed/discussion"],
         "/link": ["/link"],
         "/docs/rooms": ["/docs/rooms"],
-        "/login": ["/login", "/login?next=//other.example"],
+        "/login": ["/login"],
         "/register": ["/register"],
         "/forgotten": ["/forgotten"],
     },
@@ -92,12 +92,10 @@ PAGES: dict[str, dict[str, list[str]]] = {
         "/posts/{slug}/discussion": ["/posts/everything/discussion"],
         "/desk": ["/desk"],
         "/desk/{blog_id:id}": ["/desk/1"],
-        "/desk/account": ["/desk/account"],
-        "/desk/users": ["/desk/users"],
     },
     ADMIN: {
         "/posts/{slug}/discussion": ["/posts/everything/discussion", "/posts/of-looms/discussion"],
-        "/desk": ["/desk", "/desk?status=scheduled"],
+        "/desk": ["/desk"],
         "/desk/new": ["/desk/new"],
         "/desk/{blog_id:id}": ["/desk/1", "/desk/2"],
         "/desk/{blog_id:id}/revisions": ["/desk/1/revisions"],
