@@ -100,7 +100,6 @@ class User(SQLModel, table=True):
         Index(None, "role", "id"),
         Index(None, "is_active", "id"),
         Index(None, "is_active", "role", "id"),
-        Index(None, "updated_at"),
         TABLE,
     )
 
@@ -123,6 +122,19 @@ class User(SQLModel, table=True):
     blogs: list["Blog"] = Relationship(
         back_populates="creator", sa_relationship_kwargs={"lazy": "raise", "passive_deletes": "all"}
     )
+
+
+class ProfileCounter(SQLModel, table=True):
+    """How often something of a user has changed that pages show, or a user went: one row.
+
+    Whoever counts has locked all users that it will, so that no two wait for each other.
+    """
+
+    __tablename__ = "profile_counter"
+    __table_args__ = (TABLE,)
+
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    number: int
 
 
 class Status(StrEnum):

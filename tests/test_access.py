@@ -24,6 +24,7 @@ from blog.models import (
     Message,
     OneTimeLink,
     PersonalToken,
+    ProfileCounter,
     Purpose,
     Role,
     Room,
@@ -335,7 +336,7 @@ class World:
     async def restore(self, rows: dict[str, list[Any]]) -> None:
         async with self._app.state.database.write.begin() as session:
             # The rest goes with its room, blog or user.
-            for model in (Room, Blog, BlogChange, BlogSlug, Tag, ChangeCounter, User):
+            for model in (Room, Blog, BlogChange, BlogSlug, Tag, ChangeCounter, ProfileCounter, User):
                 await session.execute(delete(model))
             for table in TABLES:
                 if rows[table.name]:

@@ -10,7 +10,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import SQLModel, col
 
 from blog.errors import EmailTaken, InvalidToken, Refusal, UserHasBlogs, UserNotFound
-from blog.models import NAME_LENGTH, Media, Role, User, fold, now
+from blog.models import NAME_LENGTH, Media, ProfileCounter, Role, User, fold, now
 from blog.repository import AnyRow, assign, newest_first
 from blog.schemas.types import Page, PageRequest
 from blog.security.access import UserRow
@@ -43,6 +43,11 @@ REASSIGN_MEDIA = (
     .values(owner_id=bindparam("to"))
     .execution_options(synchronize_session=False)
 )
+COUNT_PROFILE = (
+    update(ProfileCounter).values(number=col(ProfileCounter.number) + 1).execution_options(synchronize_session=False)
+)
+ON_PAGES = {"name", "about"}
+"""What pages show of a user."""
 # What lets somebody in as this user: found by the user, deleted by its key, in the order in which all others do it.
 LOGINS, _, LINKS = ACCESS = ("login_session", "personal_token", "one_time_link")
 OF_USER: dict[str, Select[int]] = {}
@@ -156,6 +161,8 @@ class UserRepository:
             await self._end(user.id, *ACCESS)
         elif "email" in changes or "role" in changes:
             await self._end(user.id, LINKS)
+        if ON_PAGES & changes.keys():
+            await self._session.execute(COUNT_PROFILE)
         return user
 
     async def change_password(
@@ -180,6 +187,7 @@ class UserRepository:
             await self._session.execute(DELETE, {"id": user_id})
         except IntegrityError as error:
             raise UserHasBlogs from error
+        await self._session.execute(COUNT_PROFILE)
 
     async def _end(self, user_id: int, *tables: str, spare: int | None = None) -> None:
         for table in tables:

@@ -5,6 +5,7 @@ import gzip
 import logging
 import time
 from collections.abc import AsyncIterator
+from itertools import product
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ from blog.repository.page import PageRepository
 from blog.settings import Settings
 from blog.site.kept import takes_gzip
 from tests.conftest import client_of, lost_database
-from tests.factories import Factory
+from tests.factories import PASSWORD, Factory
 from tests.site.conftest import Document
 
 HTML = {"Accept": "text/html"}
@@ -41,11 +42,8 @@ def long_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def settled(app: FastAPI, client: httpx.AsyncClient, post: tuple[User, Blog], long_looks: None) -> None:
-    """The changes of users are two seconds old, so that states can be the same."""
-    async with app.state.database.write.begin() as session:
-        old = post[0].created_at.replace(year=2025)
-        await session.execute(update(User).values(updated_at=old))
+async def settled(post: tuple[User, Blog], long_looks: None) -> None:
+    """A post, and nobody who looks for anything else."""
 
 
 @pytest.fixture
@@ -192,9 +190,38 @@ class TestChange:
     async def test_of_a_profile_is_one_of_every_page(
         self, client: httpx.AsyncClient, factory: Factory, settled: None, post: tuple[User, Blog]
     ) -> None:
+        login = factory.login(post[0])
+        path = f"/authors/{post[0].id}"
+        for name, number in product(("name", "about"), range(5)):
+            await read(client, path)
+            await client.patch("/user/me", json={name: f"Countess {number}"}, headers=login)
+            assert f"Countess {number}" in (await read(client, path)).text
+
+    async def test_that_no_page_shows_throws_none_away(
+        self, client: httpx.AsyncClient, factory: Factory, settled: None, post: tuple[User, Blog], statements: list[str]
+    ) -> None:
+        root = factory.login(await factory.admin())
         await read(client)
-        await client.patch("/user/me", json={"name": "Countess"}, headers=factory.login(post[0]))
-        assert "Countess" in (await read(client)).text
+        new = {"name": "Bob", "email": "bob@example.com", "password": PASSWORD}
+        assert (await client.post("/user/", json=new)).status_code == 201
+        for change in ({"role": "reader"}, {"is_active": False}):
+            assert (await client.patch(f"/user/{post[0].id}", json=change, headers=root)).status_code == 200
+        statements.clear()
+        await read(client)
+        assert len(statements) == 1, "not the state alone"
+
+    async def test_somebody_who_goes_is_named_no_more(
+        self, client: httpx.AsyncClient, factory: Factory, settled: None, post: tuple[User, Blog]
+    ) -> None:
+        root = factory.login(await factory.admin())
+        bob = await factory.user("Bob")
+        room = (await client.get(f"/blog/{post[1].id}/room", headers=factory.login(bob))).json()
+        await client.post(f"/room/{room['id']}/messages", json={"body": "Well woven."}, headers=factory.login(bob))
+        assert "Bob" in (await read(client)).text
+        assert (await client.delete(f"/user/{bob.id}", headers=root)).status_code == 204
+        page = (await read(client)).text
+        assert "Well woven." in page
+        assert "Bob" not in page
 
     async def test_of_what_renders_is_one_of_every_page(
         self, app: FastAPI, client: httpx.AsyncClient, settled: None, post: tuple[User, Blog]
@@ -337,8 +364,6 @@ class TestRoom:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         author = await factory.user()
-        async with app.state.database.write.begin() as session:
-            await session.execute(update(User).values(updated_at=author.created_at.replace(year=2025)))
         for number in range(8):
             await factory.blog(author, f"More {number}", BODY)
         shelf = app.state.shelf
