@@ -322,6 +322,32 @@ class TestPost:
         }
         assert page.texts(".//title") == [f"{' '.join(title.split())} · Blog"]
 
+    async def test_what_is_wide_is_scrolled_and_nothing_else_is_changed(self, reader: Reader, factory: Factory) -> None:
+        body = """\
+| a | b | c |
+|---|:-:|--:|
+| `<pre>` | </table> | [x](/x '<pre> <td align="left"> </table>') |
+
+    <pre> <table>
+
+[^1]
+
+[^1]: Known.
+"""
+        await a_post(factory, body=body)
+        page = await reader.open("/posts/notes")
+        (wide,) = page.all(".//div[@class='wide']")
+        assert [child.tag for child in wide] == ["table"]
+        assert wide.get("tabindex") == page.all(".//pre")[0].get("tabindex") == "0"
+        assert [cell.get("class") for cell in wide.iter() if cell.tag in ("th", "td")] == [None, "center", "right"] * 2
+        assert not [cell for cell in wide.iter() if cell.get("align")]
+        assert page.texts(".//td") == ["<pre>", "</table>", "x"]
+        assert page.all(".//td/a")[0].get("title") == '<pre> <td align="left"> </table>'
+        assert page.texts(".//pre") == ["<pre> <table>"]
+        assert page.texts(".//div[@class='footnotes']/ol/li/p") == ["Known. ↩︎"]
+        (item,) = (await reader.get("/feed.json")).json()["items"]
+        assert '<td align="center">' in item["content_html"]
+
     async def test_leads_to_its_neighbours(self, reader: Reader, factory: Factory) -> None:
         author = await factory.user()
         for number, hours in enumerate((0, 1, 1, 3)):
