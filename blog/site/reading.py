@@ -9,12 +9,13 @@ from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.status import HTTP_303_SEE_OTHER
 
 from blog.database import Database
 from blog.dependencies import SettingsOfApp
-from blog.errors import Answered, BlogDeleted, BlogNotFound, Invalid, NotAuthenticated, NotFound, Refusal
+from blog.errors import Answered, BlogDeleted, BlogNotFound, Invalid, NotAuthenticated, NotFound, Refusal, Unreadable
 from blog.middleware import refuse
 from blog.models import User
 from blog.repository.blog import BlogAnswer, BlogRepository
@@ -87,6 +88,10 @@ class PageRoute(APIRoute):
                 raise Undone(RedirectResponse(f"/login?next={quote(path)}", HTTP_303_SEE_OTHER)) from refusal
             except RequestValidationError as error:
                 raise NotFound from error
+            except HTTPException as error:
+                if isinstance(error.__cause__, Refusal):  # met while the form was read
+                    raise
+                raise Unreadable(f"{error.detail.rstrip('.')}.") from error
 
         return handle_for_people
 

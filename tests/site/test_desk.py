@@ -9,6 +9,7 @@ from blog.errors import Conflict
 from blog.models import Blog, Role, User
 from blog.repository.user import UserRepository
 from blog.site import desk
+from tests.conftest import on
 from tests.factories import PASSWORD, Factory
 from tests.images import image_of
 from tests.site.browser import Browser, Page
@@ -38,6 +39,14 @@ async def post(ada: User, factory: Factory) -> Blog:
 def on_desk(page: Page) -> str:
     assert page.response.status_code == 303, page.main
     return str(page.response.headers["location"])
+
+
+@on("sqlite")
+async def test_a_form_that_cannot_be_read(ada: User, browser: Browser) -> None:
+    fields = (await browser.get("/desk/new")).forms()["/desk/new"]
+    page = await browser.post("/desk/new", fields | NOTES | {f"more{number}": "" for number in range(1_001)})
+    assert page.response.status_code == 400
+    assert "Too many fields" in page.main
 
 
 class TestPosts:
