@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import select, update
 
 from blog.models import PersonalToken, Role, now
+from blog.schemas.types import MAX_ID
 from blog.security.access import Scope
 from tests.answers import code
 from tests.conftest import on
@@ -141,7 +142,7 @@ class TestUse:
             for method, path, own in (
                 ("GET", f"/blog/{blog.id}", 1),
                 ("GET", "/user/me", 0),
-                ("DELETE", "/user/me/tokens/9", 1),
+                ("DELETE", f"/user/me/tokens/{MAX_ID}", 1),
             ):
                 statements.clear()
                 await client.request(method, path, headers=login)
