@@ -301,7 +301,7 @@ class TestChange:
         statuses = sorted(answer.status_code for answer in answers)
         assert statuses == sorted([200 if method == "PATCH" else 204] + [gone] * 9)
 
-    @pytest.mark.parametrize(("path", "plain", "conditional"), [(ME, 3, 3), (USER, 4, 6)])
+    @pytest.mark.parametrize(("path", "plain", "conditional"), [(ME, 4, 4), (USER, 4, 6)])
     async def test_it_costs_nothing_who_does_not_ask_for_it(
         self, world: World, statements: list[str], path: str, plain: int, conditional: int
     ) -> None:
