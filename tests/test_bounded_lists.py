@@ -1,4 +1,4 @@
-"""Every list costs as much with 6,000 rows of everything as with 200, whoever asks for what: counted by the engine.
+"""Every list costs as much with thousands of rows as with 200 of everything, whoever asks: counted by the engine.
 
 Left out is what grows with more than its answer: users by a part of their name or address, for which an admin looks
 through all of them; tags for somebody with many drafts, which are counted; searches among many unpublished blogs of
@@ -57,12 +57,18 @@ from tests.factories import LIFETIMES, Factory, blog_row
 
 T = TypeVar("T")
 
-FEW, MANY = 200, 6_000
+FEW = 200
+MANY = {"sqlite": 2_000, "postgresql": 6_000, "mariadb": 2_000}
+"""Blocks hold many rows: of fewer, PostgreSQL would look at hardly more than is not grudged."""
+
 TIMES = 3
 """An index of more rows has another level or two, and PostgreSQL's page of one has fewer of those that are wanted."""
 
 LEAST = {"sqlite": 2_000, "postgresql": 100, "mariadb": 100}
 """Steps of SQLite's machine, blocks that PostgreSQL looks at, rows that MariaDB reads: what no list is grudged."""
+
+COUNTED = 50
+"""Steps of SQLite's machine that are counted together."""
 
 LEAST_OF_SEARCH = {"sqlite": 4_000, "postgresql": 400}
 """The same for a search, which takes up to 60 of its matches, however many more there are; of few there are fewer."""
@@ -290,8 +296,11 @@ def requests(app: FastAPI, number: int, users: Sequence[User], blog_id: int | No
     times, titles = [int(moment.timestamp()) for moment in middles], ["0", "2"]
     for sort, author, tag, status in product(ORDERS, (None, *users), (None, "all", "hidden"), (None, *Status)):
         filters: dict[str, Any] = {"sort": sort, "author": author and author.id, "tag": tag, "status": status}
-        for middle in titles if sort == "title" else times:
-            yield from starts(app, "/blog/", filters, (cast("Any", middle), 0))
+        # Drafts come first by title, and what is scheduled last by time.
+        both: list[Any] = titles if sort == "title" else times
+        is_first = (status is Status.DRAFT) if sort == "title" else (status is not Status.SCHEDULED)
+        middles_of = both if status is None else both[:1] if is_first else both[1:]
+        yield from starts(app, "/blog/", filters, *((middle, 0) for middle in middles_of))
     if blog_id is not None:  # one's own drafts of a tag are counted, so not for who has many
         yield from starts(app, "/tag/", {}, ("tag",))
     if blog_id is not None:
@@ -353,11 +362,11 @@ def steps(file: str, statements: Sequence[tuple[str, Any]]) -> int:
 
     def count() -> int:
         nonlocal done
-        done += 10
+        done += COUNTED
         return 0
 
     with closing(sqlite3.connect(file)) as connection:
-        connection.set_progress_handler(count, 10)
+        connection.set_progress_handler(count, COUNTED)
         for statement, parameters in statements:
             connection.execute(statement, parameters).fetchall()
     return done
@@ -485,7 +494,7 @@ async def test_no_list_grows_with_what_is_stored(
     async with app.state.database.write.begin() as session:
         for table in TABLES:
             await session.execute(delete(SQLModel.metadata.tables[table]))
-    meter = await measured(app, client, factory, engine_name, MANY)
+    meter = await measured(app, client, factory, engine_name, MANY[engine_name])
     many, paths = meter.found, meter.paths
     assert few.keys() == many.keys()
     grown = {
