@@ -483,6 +483,7 @@ def server(at_head: URL, tmp_path: Path) -> Iterator[str]:
         yield address
 
 
+@on("sqlite")
 def test_stock_client_of_oauth2(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from oauthlib.oauth2 import LegacyApplicationClient
     from requests_oauthlib import OAuth2Session

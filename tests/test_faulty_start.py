@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from time import monotonic
 
@@ -73,10 +72,9 @@ def test_no_database_in_the_file(tmp_path: Path, command: str) -> None:
     is_refused(started(tmp_path, command), "not a database")
 
 
-@pytest.mark.parametrize("command", ["serve", "check"])
-def test_folder_for_a_file(tmp_path: Path, command: str) -> None:
+def test_folder_for_a_file(tmp_path: Path) -> None:
     (tmp_path / "blog.db").mkdir()
-    is_refused(started(tmp_path, command), "unable to open database file")
+    is_refused(started(tmp_path, "serve"), "unable to open database file")
 
 
 def test_database_that_is_read_only(database: Path) -> None:
@@ -95,7 +93,7 @@ def test_folder_that_is_read_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "kind"),
-    [*product(["serve"], ["read-only", "a file", "in a file", "in one that is read-only"]), ("check", "read-only")],
+    [("serve", "in one that is read-only"), ("serve", "a file"), ("check", "read-only")],
 )
 def test_no_folder_for_images(database: Path, tmp_path: Path, command: str, kind: str) -> None:
     folder = tmp_path / "media"

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from blog.security.passwords import PasswordHasher
 from blog.security.seals import Seals
 from blog.settings import Settings
 from tests.answers import code, count
-from tests.conftest import client_of, commits_fail, make_settings, on, patient_app, statements_of
+from tests.conftest import ENGINES, client_of, commits_fail, make_settings, on, patient_app, statements_of
 from tests.factories import Factory, bearer
 
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
@@ -149,6 +149,13 @@ async def world(app: FastAPI, settings: Settings, monkeypatch: pytest.MonkeyPatc
         yield world
 
 
+def each(paths: Iterable[str], *engines: str) -> pytest.MarkDecorator:
+    """Each of these that makes something, on SQLite; and on every engine two, because all are kept in one way."""
+    engines = engines or tuple(ENGINES)
+    cases = [(name, path) for name in engines for path in paths if name == "sqlite" or path in ("/user/", "/blog/")]
+    return pytest.mark.parametrize(("engine_name", "path"), cases, indirect=["engine_name"], scope="session")
+
+
 def same(first: httpx.Response, second: httpx.Response) -> bool:
     """Whether two answers are one, but for what each message has of its own."""
     own = ("x-request-id", "idempotency-replayed")
@@ -159,8 +166,8 @@ def same(first: httpx.Response, second: httpx.Response) -> bool:
     return (first.status_code, first.content, kept(first)) == (second.status_code, second.content, kept(second))
 
 
-@pytest.mark.parametrize("path", MAKINGS)
 class TestAgain:
+    @each(MAKINGS)
     async def test_the_first_answer_comes_again(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         before = await world.count(making.model)
@@ -175,13 +182,14 @@ class TestAgain:
         assert await world.count(making.model) == before + 1
         assert len(world.mails) == making.mails
 
-    @on("sqlite")
+    @each(MAKINGS, "sqlite")
     async def test_by_the_other_spelling_of_the_path(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         first = await world.post(path, making.body)
         other = path.rstrip("/") if path.endswith("/") else f"{path}/"
         assert same(first, await world.post(other, making.body))
 
+    @each(MAKINGS)
     async def test_with_another_body(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         before = await world.count(making.model)
@@ -191,6 +199,7 @@ class TestAgain:
         assert await world.count(making.model) == before + 1
         assert (await world.post(path, making.body)).headers["idempotency-replayed"] == "true"
 
+    @each(MAKINGS)
     async def test_with_another_key_or_none(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         before = await world.count(making.model)
@@ -202,6 +211,7 @@ class TestAgain:
         assert await world.count(making.model) == before + 3
         assert len(await world.kept()) == 2
 
+    @each(MAKINGS)
     async def test_ten_at_once_make_one(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         before = await world.count(making.model)
@@ -213,6 +223,7 @@ class TestAgain:
         assert len(await world.kept()) == 1
         assert len(world.mails) == making.mails
 
+    @each(MAKINGS)
     async def test_ten_at_once_with_two_bodies_make_one(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         before = await world.count(making.model)
@@ -224,6 +235,7 @@ class TestAgain:
         assert await world.count(making.model) == before + 1
         assert len(world.mails) == making.mails
 
+    @each(MAKINGS)
     async def test_a_day_later_it_makes_another(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         before = await world.count(making.model)
@@ -238,6 +250,7 @@ class TestAgain:
         (kept,) = await world.kept()
         assert kept.expires_at > now()
 
+    @each(MAKINGS)
     async def test_a_commit_that_fails_leaves_neither(self, world: World, path: str) -> None:
         """A key without what it tells of, or the other way round, would be worse than none."""
         making = MAKINGS[path]
@@ -249,7 +262,7 @@ class TestAgain:
         assert (await world.post(path, making.body)).status_code == 201
         assert (await world.count(making.model), len(await world.kept())) == (before + 1, 1)
 
-    @on("sqlite")
+    @each(MAKINGS, "sqlite")
     async def test_what_is_kept_is_not_to_be_read(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         response = await world.post(path, making.body)
@@ -270,7 +283,7 @@ class TestAgain:
             assert seals.of(*words).open(kept.answer) is None
             assert kept.key not in seals.of(*words).names
 
-    @on("sqlite")
+    @each(MAKINGS, "sqlite")
     async def test_after_a_change_of_the_servers_secret(
         self, world: World, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -285,7 +298,7 @@ class TestAgain:
         async with world_of(old.model_copy(update=changes), monkeypatch, before=world) as later:
             assert "idempotency-replayed" not in (await later.post(path, making.another)).headers
 
-    @on("sqlite")
+    @each(MAKINGS, "sqlite")
     async def test_what_is_refused_keeps_the_key_free(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         assert code(await world.post(path, {"nonsense": 1})) == (422, "invalid")
@@ -294,6 +307,7 @@ class TestAgain:
         assert response.status_code == 201
         assert "idempotency-replayed" not in response.headers
 
+    @each(MAKINGS)
     async def test_it_costs_nothing_without_a_key(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         with statements_of(world.app) as statements:
@@ -309,9 +323,8 @@ class TestAgain:
             assert len(statements) == (1 if path == "/user/" else 2)
 
 
-@pytest.mark.parametrize("path", BY_SOMEBODY)
 class TestWhose:
-    @on("sqlite")
+    @each(BY_SOMEBODY, "sqlite")
     async def test_who_asks_comes_first(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         await world.post(path, making.body)
@@ -320,6 +333,7 @@ class TestWhose:
         narrow = world.factory.login(world.admin, [Scope.USER_READ])
         assert code(await world.post(path, making.body, login=narrow)) == (403, "insufficient_scope")
 
+    @each(BY_SOMEBODY)
     async def test_anothers_key_is_another(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         before = await world.count(making.model)
@@ -331,6 +345,7 @@ class TestWhose:
         assert first.content != second.content
         assert await world.count(making.model) == before + 2
 
+    @each(BY_SOMEBODY)
     async def test_it_goes_with_its_user(self, world: World, path: str) -> None:
         making = MAKINGS[path]
         user = await world.factory.admin()

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
 from blog.app import create_app
-from tests.conftest import ENGINES, NO_TLS, client_of, make_settings, serving
+from tests.conftest import NO_TLS, client_of, make_settings, on, serving
 
 
 def counted(exposition: str, **labels: str) -> int:
@@ -52,16 +52,9 @@ async def test_requests_by_route_method_and_status() -> None:
         assert "BREW" not in response.text
 
 
-@pytest.mark.parametrize(
-    ("engine_name", "workers"),
-    [each for each in (("sqlite", "1"), ("postgresql", "2")) if each[0] in ENGINES],
-    indirect=["engine_name"],
-    scope="session",
-)
-def test_all_workers_count_together(
-    at_head: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
-) -> None:
-    monkeypatch.setenv("BLOG_WORKERS", workers)
+@on("postgresql")
+def test_all_workers_count_together(at_head: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOG_WORKERS", "2")
     monkeypatch.setenv("BLOG_METRICS", "true")
     with serving(tmp_path) as address:
         for _ in range(20):

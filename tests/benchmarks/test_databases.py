@@ -59,7 +59,7 @@ async def rows_of(app: FastAPI) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-async def test_every_row_is_as_the_platform_writes_it(filled: URL, migrated: URL) -> None:
+async def test_every_row_is_as_the_platform_writes_it_and_it_goes_on(filled: URL, migrated: URL) -> None:
     async with app_over(filled) as app:
         expected = await rows_of(app)
     async with app_over(migrated) as app:
@@ -71,9 +71,7 @@ async def test_every_row_is_as_the_platform_writes_it(filled: URL, migrated: URL
             await factory.blog(creator, blog["title"], blog["body"], published_at=published_at)
         assert await rows_of(app) == expected
     assert len(expected["blog"]) == BLOGS
-
-
-async def test_the_platform_goes_on_with_a_filled_database(filled: URL) -> None:
+    # And the platform goes on with what is there.
     async with app_over(filled) as app, client_of(app) as client:
         _, login = await Factory(app).logged_in("Ada")
         answer = await client.post("/blog/", json={"title": "Rare", "body": "Text"}, headers=login)

@@ -82,7 +82,7 @@ class TestWhoSees:
             login = factory.login(viewer)
             listed = (await client.get(f"/blog/?fields=id&limit=100{query}", headers=login)).json()
             expected = [blog["id"] for blog in listed if blog["id"] in holding]
-            answer = await found(client, login, f"&limit=4{query}")
+            answer = await found(client, login, f"&limit=10{query}")
             assert (sorted(answer) == sorted(expected)) if sort is None else (answer == expected), chosen
             seen += len(answer)
         assert seen > 200

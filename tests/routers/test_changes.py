@@ -15,7 +15,7 @@ from blog.models import Blog, Role, User
 from blog.repository.blog import BlogRepository
 from blog.security.access import Scope
 from tests.answers import code
-from tests.conftest import on
+from tests.conftest import ENGINES, on
 from tests.factories import Factory
 
 Blogs = dict[int, dict[str, Any]]
@@ -413,7 +413,7 @@ class TestClocksDiffer:
             assert [blog["status"] for blog in follower.copy.values()] == ["published"]
 
     @on("sqlite")
-    @pytest.mark.parametrize("seconds", [1, 5, 30, 59, 61, 90])
+    @pytest.mark.parametrize("seconds", [5, 59, 61])
     @pytest.mark.parametrize("change", [None, {"status": "draft"}, {"title": "Changed"}])
     async def test_scheduled(
         self, people: People, clock: Clock, ahead: int, seconds: int, change: dict[str, str] | None
@@ -595,10 +595,15 @@ class Story:
         )
 
 
-@pytest.mark.parametrize(("seed", "clocks_differ"), [(0, False), (1, True)])
-async def test_whatever_happens(people: People, clock: Clock, app: FastAPI, seed: int, *, clocks_differ: bool) -> None:
+@pytest.mark.parametrize(
+    ("engine_name", "clocks_differ"),
+    [("sqlite", False), *((name, True) for name in ENGINES)],
+    indirect=["engine_name"],
+    scope="session",
+)
+async def test_whatever_happens(people: People, clock: Clock, app: FastAPI, *, clocks_differ: bool) -> None:
     """Each who follows, from wherever and in pages of whatever length, ends with what the list has for them."""
-    story = Story(people, clock, app, seed, clocks_differ=clocks_differ)
+    story = Story(people, clock, app, seed=int(clocks_differ), clocks_differ=clocks_differ)
     for _ in range(120):
         await story.go_on()
     assert story.checks > 50

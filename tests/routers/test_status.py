@@ -211,7 +211,7 @@ class TestList:
             for viewer, sort, author, tag, status in wheres:
                 chosen: dict[str, Any] = {"author": author and author.id, "tag": tag, "status": status, "sort": sort}
                 query = httpx.QueryParams({name: value for name, value in chosen.items() if value is not None})
-                listed = await walk(client, f"/blog/?limit=3&fields=id,status&{query}", factory.login(viewer))
+                listed = await walk(client, f"/blog/?limit=8&fields=id,status&{query}", factory.login(viewer))
                 assert listed == expected(viewer, sort, author, tag, status), chosen
 
         await compare([users[0], users[2], reader])
