@@ -15,6 +15,9 @@ MAPPED = 1_000
 """Blogs in one part of the map, by id. The protocol takes 50,000, but everybody else waits while a part is written:
 half a second for 10,000."""
 
+MOST_PARTS = 50_000
+"""Parts that the protocol lets a map have; of more blogs, or where ids have wide gaps, each is longer."""
+
 PUBLISHED_AT: Any = col(Blog.published_at)
 BEFORE = bindparam("before", type_=DateTime(timezone=True))
 
@@ -112,12 +115,13 @@ class PageRepository:
             months.append(before)
         return months
 
-    async def parts_of_map(self) -> int:
-        """How many parts the map has."""
-        last = (await execute(self._session, LAST_ID, {})).scalar_one() or 0
-        return max(1, -(-last // MAPPED))
+    async def parts_of_map(self) -> range:
+        """The last id of each part of the map, which begins behind that of the one before."""
+        last = max(1, (await execute(self._session, LAST_ID, {})).scalar_one() or 0)
+        size = max(MAPPED, -(-last // MOST_PARTS))
+        return range(size, last + size, size)
 
-    async def part_of_map(self, number: int) -> Sequence[RowMapping]:
-        """Slugs and times of the public blogs in this part, from 1 on."""
-        cut = {"after": (number - 1) * MAPPED, "up_to": number * MAPPED, "now": now()}
+    async def part_of_map(self, last: int, size: int) -> Sequence[RowMapping]:
+        """Slugs and times of the public blogs in the part of so many ids that ends with this one."""
+        cut = {"after": last - size, "up_to": last, "now": now()}
         return (await execute(self._session, PART, cut)).mappings().all()

@@ -67,15 +67,17 @@ async def show_feed_of_author(
 @router.get("/sitemap.xml", dependencies=[Keep])
 async def show_map(reading: ReadingOfPage, templates: TemplatesOfApp) -> Response:
     """Say in which parts the map of the site is."""
-    return _xml(templates.render("sitemaps.xml", parts=await reading.pages.parts_of_map()), "application/xml")
+    parts = await reading.pages.parts_of_map()
+    return _xml(templates.render("sitemaps.xml", parts=len(parts)), "application/xml")
 
 
 @router.get("/sitemap-{number}.xml", dependencies=[Keep])
 async def show_part_of_map(reading: ReadingOfPage, templates: TemplatesOfApp, number: PathId) -> Response:
     """Give a part of the map of the site: the addresses of posts."""
-    if not 1 <= number <= await reading.pages.parts_of_map():
+    parts = await reading.pages.parts_of_map()
+    if not 1 <= number <= len(parts):
         raise NotFound
-    posts = await reading.pages.part_of_map(number)
+    posts = await reading.pages.part_of_map(parts[number - 1], parts.step)
     return _xml(templates.render("sitemap.xml", posts=posts, is_first=number == 1), "application/xml")
 
 

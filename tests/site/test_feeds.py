@@ -399,6 +399,22 @@ A note.[^1]
 
 
 class TestMap:
+    async def test_has_no_more_parts_than_it_may(
+        self, reader: Reader, factory: Factory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However far the ids are, the first of which need not be 1."""
+        monkeypatch.setattr("blog.repository.page.MAPPED", 1)
+        monkeypatch.setattr("blog.repository.page.MOST_PARTS", 2)
+        author = await factory.user()
+        for number in range(5):
+            await factory.blog(author, f"Post {number}")
+        index = await reader.get("/sitemap.xml")
+        assert index.text.count("<sitemap>") == 2
+        parts = [await reader.get(f"/sitemap-{number}.xml") for number in (1, 2)]
+        shown = [str(found.text) for part in parts for found in ElementTree.fromstring(part.content).iter(f"{MAP}loc")]
+        assert shown == [f"{SITE}/", *(f"{SITE}/posts/post-{number}" for number in range(5))]
+        assert (await reader.get("/sitemap-3.xml")).status_code == 404
+
     async def test_has_every_post_in_some_part(
         self, reader: Reader, factory: Factory, monkeypatch: pytest.MonkeyPatch, client: httpx.AsyncClient
     ) -> None:
