@@ -71,7 +71,7 @@ class TestWhoSees:
             fields = {"tags": [["x"], ["x", "y"], []][number % 3]}
             blog = await blog_of(factory, clock, users[number * 7 % 3], STATUSES[number // 2 % 3], title, **fields)
             holding |= {blog.id} if title == WORD else set()
-        sorts = (None, "published_at", "title")
+        sorts = (None, "title")
         wheres = itertools.product(
             (users[0], reader), sorts, (None, *users[:2], reader), (None, "x", "z"), (None, *STATUSES)
         )
@@ -85,7 +85,7 @@ class TestWhoSees:
             answer = await found(client, login, f"&limit=10{query}")
             assert (sorted(answer) == sorted(expected)) if sort is None else (answer == expected), chosen
             seen += len(answer)
-        assert seen > 200
+        assert seen > 150
 
     async def test_what_is_not_to_be_seen_hides_nothing(
         self, client: httpx.AsyncClient, factory: Factory, clock: Clock
