@@ -58,7 +58,7 @@ from tests.factories import LIFETIMES, Factory, blog_row
 T = TypeVar("T")
 
 FEW = 200
-MANY = {"sqlite": 2_000, "postgresql": 6_000, "mariadb": 2_000}
+MANY = {"sqlite": 2_000, "postgresql": 4_000, "mariadb": 2_000}
 """Blocks hold many rows: of fewer, PostgreSQL would look at hardly more than is not grudged."""
 
 TIMES = 3

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -75,7 +76,16 @@ def start(post: Post) -> Iterator[Start]:
 
     yield run
     for controller in controllers:
+        # It stops as it is, and what is closing then stays half closed.
+        asyncio.run_coroutine_threadsafe(nobody_is_connected(), controller.loop).result(timeout=10)
         controller.stop()
+
+
+async def nobody_is_connected() -> None:
+    """Wait until everybody has left whom this loop serves, a task each."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+    await asyncio.sleep(0)  # in which a transport that was closed is lost
 
 
 @pytest.fixture
@@ -199,6 +209,8 @@ async def silent() -> AsyncIterator[str]:
     server.close()
     for writer in connections:
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
     await server.wait_closed()
 
 

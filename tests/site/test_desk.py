@@ -198,6 +198,7 @@ class TestEdit:
         assert await factory.stored(post.id) is None
         assert (await browser.get(path)).response.status_code == 410
 
+    @on("sqlite")
     async def test_revisions(self, post: Blog, browser: Browser, factory: Factory) -> None:
         path = f"/desk/{post.id}"
         on_desk(await browser.send(path, path, body="It weaves more."))
@@ -214,6 +215,7 @@ class TestEdit:
         assert (await browser.get(f"{path}/revisions/9")).response.status_code == 404
 
 
+@on("sqlite")
 class TestForScripts:
     async def test_preview(self, ada: User, browser: Browser) -> None:
         token = (await browser.get("/desk/new")).forms()["/desk/new"]["form_token"]
@@ -257,6 +259,7 @@ class TestAccount:
         assert Conflict.detail in page.main
         assert (await browser.get("/desk/account")).forms()["/desk/account"]["name"] == "Ada"
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         ("current", "new", "status", "told"),
         [
@@ -299,6 +302,7 @@ class TestAccount:
         on_desk(await browser.send("/desk/account", path))
         assert (await client.get("/blog/", headers={"Authorization": f"Bearer {token}"})).status_code == 401
 
+    @on("sqlite")
     @pytest.mark.parametrize(("scopes", "status"), [([], 422), (["other"], 422), (["admin"], 403)])
     async def test_token_refused(self, ada: User, browser: Browser, scopes: list[str], status: int) -> None:
         page = await browser.send("/desk/account", "/desk/account/tokens", name="Backup", scopes=scopes)
@@ -306,6 +310,7 @@ class TestAccount:
 
 
 class TestUsers:
+    @on("sqlite")
     async def test_for_admins_alone(self, ada: User, browser: Browser) -> None:
         assert (await browser.get("/desk/users")).response.status_code == 403
         assert "/desk/users" not in (await browser.get("/desk")).response.text
@@ -323,6 +328,7 @@ class TestUsers:
         on_desk(await browser.post(path, form))
         assert (await client.get("/user/me", headers=factory.login(bob))).status_code == 401
 
+    @on("sqlite")
     async def test_no_secret_among_the_settings(self, browser: Browser, factory: Factory) -> None:
         await browser.log_in(await factory.admin())
         page = await browser.get("/desk/users")

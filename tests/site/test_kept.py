@@ -19,7 +19,7 @@ from blog.models import Blog, User
 from blog.repository.page import PageRepository
 from blog.settings import Settings
 from blog.site.kept import takes_gzip
-from tests.conftest import client_of, lost_database
+from tests.conftest import client_of, lost_database, on
 from tests.factories import PASSWORD, Factory
 from tests.site.conftest import Document
 
@@ -67,6 +67,7 @@ def kept(app: FastAPI) -> set[tuple[str, bytes]]:
 
 
 class TestOnce:
+    @on("sqlite")
     async def test_is_made_once_and_then_given(
         self, client: httpx.AsyncClient, settled: None, post: tuple[User, Blog], statements: list[str]
     ) -> None:
@@ -102,6 +103,7 @@ class TestOnce:
         assert len(statements) == 1
         assert "max(blog_change.public_number)" in statements[0]
 
+    @on("sqlite")
     async def test_by_two_at_once(self, client: httpx.AsyncClient, settled: None) -> None:
         answers = await asyncio.gather(*(read(client) for _ in range(5)))
         assert {answer.status_code for answer in answers} == {200}
@@ -125,6 +127,7 @@ class TestOnce:
         await read(client)
         assert len(statements) == 1, "not the state alone"
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "path", ["/posts/notes?x=1", "/posts/notes?before=1-1", "/?x", "/?before=", "/?before=9999999999-1&x=1"]
     )
@@ -136,6 +139,7 @@ class TestOnce:
             assert (await read(client, page)).status_code == 200
             assert kept(app) - before <= {("/", b"before=")}
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "path", ["/nowhere", "/posts/nowhere", "/tags/Looms", "/?before=1-1", "/blog/x", "/user/me"]
     )
@@ -280,6 +284,7 @@ class TestChange:
         assert "Engines" in (await read(client, "/")).text
 
 
+@on("sqlite")
 class TestGiven:
     async def test_not_to_who_has_it(self, client: httpx.AsyncClient, settled: None) -> None:
         for path in ("/", "/posts/notes", "/feed.atom", "/sitemap.xml"):
@@ -353,6 +358,7 @@ class TestGiven:
         assert int(response.headers["content-length"]) < 10_000
 
 
+@on("sqlite")
 class TestRoom:
     async def test_is_not_exceeded_and_who_was_asked_for_last_stays(
         self,

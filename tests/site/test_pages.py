@@ -75,6 +75,7 @@ class TestList:
         assert (await reader.open(f"/authors/{ada.id}")).titles == ["Notes 2", "Notes 0"]
         assert (await reader.open("/archive/2026/3")).titles == ["Notes 1", "Notes 2", "Notes 0"]
 
+    @on("sqlite")
     async def test_shows_of_a_post_what_it_is_about(self, reader: Reader, factory: Factory) -> None:
         author, _ = await a_post(factory, title="Of <looms> & flowers", body="It *weaves* `x < y` and more. " * 30)
         await factory.blog(author, "More", "Not shown.", summary="In short.", published_at=DAY - timedelta(days=1))
@@ -89,6 +90,7 @@ class TestList:
         assert page.links(rel="tag") == ["/tags/looms"]
         assert page.links(rel="author") == [f"/authors/{author.id}"] * 2
 
+    @on("sqlite")
     async def test_one_of_spaces_only_has_no_excerpt(self, reader: Reader, factory: Factory) -> None:
         await a_post(factory, body="![](/media/x.png)")
         assert (await reader.open("/")).all(".//article/p[@class='excerpt']") == []
@@ -132,6 +134,7 @@ class TestList:
             assert further.links(rel="first") == [path]
             assert further.titles == ["Notes 0"]
 
+    @on("sqlite")
     @pytest.mark.parametrize("before", ["x", "1", "1-", "-1", "1-1-1", "１-1", "1-x", "99999999999-1", "1-1"])
     async def test_of_what_no_link_says_there_is_none(self, reader: Reader, factory: Factory, before: str) -> None:
         author, _ = await a_post(factory)
@@ -237,6 +240,7 @@ class TestArchive:
         await factory.blog(await factory.user(), "Now")
         assert (await reader.open("/archive")).texts(".//main//li") == [f"{clock.time:%Y-%m}"]
 
+    @on("sqlite")
     @pytest.mark.parametrize(
         "month", ["2026/4", "2026/13", "2026/0", "2026/03", "1/1", "9999/12", "0/1", "x/1", "2026/x"]
     )
@@ -322,6 +326,7 @@ class TestPost:
         }
         assert page.texts(".//title") == [f"{' '.join(title.split())} · Blog"]
 
+    @on("sqlite")
     async def test_what_is_wide_is_scrolled_and_nothing_else_is_changed(self, reader: Reader, factory: Factory) -> None:
         body = """\
 | a | b | c |
