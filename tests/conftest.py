@@ -248,6 +248,21 @@ async def with_settings(app: FastAPI, **changes: Any) -> AsyncIterator[httpx.Asy
 
 
 @pytest.fixture
+def settings_apart(new_database: URL) -> Settings:
+    """Those of a database at head for one test alone, whose ids begin at 1 and may go wherever they like."""
+    settings = make_settings(new_database)
+    alembic.command.upgrade(alembic_config(settings), "head")
+    return settings
+
+
+@pytest.fixture
+async def app_apart(settings_apart: Settings) -> AsyncIterator[FastAPI]:
+    app = patient_app(settings_apart)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
 def factory(app: FastAPI) -> Factory:
     return Factory(app)
 

@@ -5,19 +5,16 @@ import sqlite3
 import threading
 import time
 import unicodedata
-from collections.abc import AsyncIterator
 from html import unescape
 from typing import Any
 from uuid import uuid4
 
-import alembic.command
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import URL, ColumnElement, delete, insert, text, update
+from sqlalchemy import ColumnElement, delete, insert, text, update
 from sqlmodel import col
 
-from blog.app import create_app
-from blog.database import OneTripCursor, alembic_config
+from blog.database import OneTripCursor
 from blog.models import Blog, BlogText, User
 from blog.repository import execute
 from blog.search import (
@@ -37,8 +34,7 @@ from blog.search import (
     snippet,
     terms_of,
 )
-from blog.settings import Settings
-from tests.conftest import make_settings, on
+from tests.conftest import on
 from tests.factories import Factory, blog_row
 
 # SECURITY.md, 4.2, row 20, and what else means something to one of the engines.
@@ -113,21 +109,6 @@ class Corpus:
 @pytest.fixture
 def corpus(app: FastAPI, factory: Factory) -> Corpus:
     return Corpus(app, factory)
-
-
-@pytest.fixture
-def settings_apart(new_database: URL) -> Settings:
-    """Those of a database for one test alone, at head."""
-    settings = make_settings(new_database)
-    alembic.command.upgrade(alembic_config(settings), "head")
-    return settings
-
-
-@pytest.fixture
-async def corpus_apart(settings_apart: Settings) -> AsyncIterator[Corpus]:
-    app = create_app(settings_apart)
-    async with app.router.lifespan_context(app):
-        yield Corpus(app, Factory(app))
 
 
 class TestTerms:
@@ -377,9 +358,9 @@ class TestEveryEngine:
                 check = "INSERT INTO blog_terms (blog_terms, rank) VALUES ('integrity-check', 1)"
                 await session.execute(text(check))
 
-    async def test_the_newest_candidates_in_blocks_of_all_sizes(self, corpus_apart: Corpus) -> None:
+    async def test_the_newest_candidates_in_blocks_of_all_sizes(self, app_apart: FastAPI) -> None:
         """As many as there are, each once, wherever the ids are; behind which the engine goes on with its own."""
-        corpus = corpus_apart
+        corpus = Corpus(app_apart, Factory(app_apart))
         creator = await corpus.factory.user()
         base = 2**28 + int(uuid4().hex[:5], 16)
         ids = sorted(
