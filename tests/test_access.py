@@ -312,11 +312,14 @@ class World:
                 "room_id": room.id,
             }
 
-    async def ask(self, name: str, asker: Asker) -> httpx.Response:
+    async def ask(self, name: str, asker: Asker, *, malformed: bool = False) -> httpx.Response:
         operation = TABLE[name]
         method, path = name.split(" ")
-        if isinstance(operation.body, list):
-            body: Any = [entry | {"id": self.ids["user_id"]} for entry in operation.body]
+        body: Any
+        if malformed:
+            body = 7
+        elif isinstance(operation.body, list):
+            body = [entry | {"id": self.ids["user_id"]} for entry in operation.body]
         else:
             body = operation.body
         url = path.format(**self.ids) + operation.query
@@ -372,8 +375,8 @@ async def world(app: FastAPI, client: httpx.AsyncClient) -> World:
 async def test_who_may_do_what(world: World, engine_name: str, name: str) -> None:
     before, operation = await world.rows(), TABLE[name]
 
-    async def ask(asker: Asker, answer: Answer) -> None:
-        response = await world.ask(name, asker)
+    async def ask(asker: Asker, answer: Answer, *, malformed: bool = False) -> None:
+        response = await world.ask(name, asker, malformed=malformed)
         status, refused = code(response) if response.is_error else (response.status_code, None)
         assert Answer(status, refused, response.headers.get("www-authenticate")) == answer, asker.name
         sees = response.is_success and asker.kind in operation.shows.split()
@@ -387,6 +390,9 @@ async def test_who_may_do_what(world: World, engine_name: str, name: str) -> Non
             good.append(asker)
         else:
             await ask(asker, answer)
+            lacks = asker is NOBODY or (operation.scope and lacking(asker, operation.scope))
+            if operation.body is not None and lacks:
+                await ask(asker, answer, malformed=True)  # who may not is told so, whatever was sent
     assert await world.rows() == before, "refused, and done all the same"
     assert good
     for asker in good:
