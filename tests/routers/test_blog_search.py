@@ -31,6 +31,10 @@ async def found(client: httpx.AsyncClient, login: dict[str, str], query: str = "
 
 
 class TestWhoSees:
+    @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.get(f"/blog/?q={WORD}")) == (401, "not_authenticated")
+
     @pytest.mark.parametrize("role", Role)
     @pytest.mark.parametrize("status", ["draft", "scheduled"])
     async def test_of_somebody_else(

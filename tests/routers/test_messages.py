@@ -43,6 +43,15 @@ async def counts(app: FastAPI, room_id: int) -> tuple[int, int]:
 
 class TestCreate:
     @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.post("/room/1/messages", json={})) == (401, "not_authenticated")
+
+    @on("sqlite")
+    async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.user(), ALL - {Scope.ROOM_WRITE})
+        assert code(await client.post("/room/1/messages", json={}, headers=login)) == (403, "insufficient_scope")
+
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         for body in (WEAVES, {}):
@@ -285,6 +294,15 @@ class TestSlowMode:
 
 class TestList:
     @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.get("/room/1/messages")) == (401, "not_authenticated")
+
+    @on("sqlite")
+    async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.user(), ALL - {Scope.ROOM_READ})
+        assert code(await client.get("/room/1/messages", headers=login)) == (403, "insufficient_scope")
+
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         assert code(await client.get(f"/room/{GONE}/messages", headers=login)) == NO_ROOM
@@ -375,6 +393,15 @@ class TestList:
 
 
 class TestRead:
+    @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.get("/room/1/messages/1")) == (401, "not_authenticated")
+
+    @on("sqlite")
+    async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.user(), ALL - {Scope.ROOM_READ})
+        assert code(await client.get("/room/1/messages/1", headers=login)) == (403, "insufficient_scope")
+
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         user, login = await factory.logged_in()
         room, other = await factory.room(user), await factory.room(user)
@@ -410,6 +437,15 @@ class TestRead:
 
 
 class TestRemove:
+    @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.delete("/room/1/messages/1")) == (401, "not_authenticated")
+
+    @on("sqlite")
+    async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.user(), ALL - {Scope.ROOM_WRITE})
+        assert code(await client.delete("/room/1/messages/1", headers=login)) == (403, "insufficient_scope")
+
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
         user, login = await factory.logged_in()
         room, other = await factory.room(user), await factory.room(user)

@@ -40,6 +40,11 @@ class TestRefused:
 
     @on("sqlite")
     @pytest.mark.parametrize(("method", "path"), PATHS)
+    async def test_anonymous(self, client: httpx.AsyncClient, method: str, path: str) -> None:
+        assert code(await client.request(method, f"/blog/1/revisions{path}")) == (401, "not_authenticated")
+
+    @on("sqlite")
+    @pytest.mark.parametrize(("method", "path"), PATHS)
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory, method: str, path: str) -> None:
         _, login = await factory.logged_in()
         for number in (2**31 - 1, 9_999_999_999):

@@ -67,6 +67,15 @@ async def opened(app: FastAPI, owner: User, rows: Sequence[dict[str, Any]]) -> l
 
 class TestCreate:
     @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.post("/room/", json={})) == (401, "not_authenticated")
+
+    @on("sqlite")
+    async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.user(), ALL - {Scope.ROOM_WRITE})
+        assert code(await client.post("/room/", json=LOOMS, headers=login)) == (403, "insufficient_scope")
+
+    @on("sqlite")
     async def test_reader(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
         _, login = await factory.logged_in(role=Role.READER)
         for body in (LOOMS, {}):
@@ -149,6 +158,15 @@ class TestCreate:
 
 
 class TestList:
+    @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.get("/room/")) == (401, "not_authenticated")
+
+    @on("sqlite")
+    async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.user(), ALL - {Scope.ROOM_READ})
+        assert code(await client.get("/room/", headers=login)) == (403, "insufficient_scope")
+
     @on("sqlite")
     @pytest.mark.parametrize(
         "query",
@@ -278,6 +296,15 @@ class TestList:
 
 class TestRead:
     @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.get("/room/1")) == (401, "not_authenticated")
+
+    @on("sqlite")
+    async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.user(), ALL - {Scope.ROOM_READ})
+        assert code(await client.get("/room/1", headers=login)) == (403, "insufficient_scope")
+
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         for room_id in (GONE, GONE + 1, 9_999_999_999):
@@ -341,6 +368,15 @@ class TestRead:
 
 
 class TestUpdate:
+    @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.patch("/room/1", json={})) == (401, "not_authenticated")
+
+    @on("sqlite")
+    async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.user(), ALL - {Scope.ROOM_WRITE})
+        assert code(await client.patch("/room/1", json={}, headers=login)) == (403, "insufficient_scope")
+
     @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
@@ -482,6 +518,15 @@ class TestUpdate:
 
 class TestDelete:
     @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.delete("/room/1")) == (401, "not_authenticated")
+
+    @on("sqlite")
+    async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.user(), ALL - {Scope.ROOM_WRITE})
+        assert code(await client.delete("/room/1", headers=login)) == (403, "insufficient_scope")
+
+    @on("sqlite")
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         _, login = await factory.logged_in()
         assert code(await client.delete(f"/room/{GONE}", headers=login)) == NO_ROOM
@@ -583,6 +628,15 @@ class TestDelete:
 
 
 class TestOfBlog:
+    @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.get("/blog/1/room")) == (401, "not_authenticated")
+
+    @on("sqlite")
+    async def test_token_for_less(self, client: httpx.AsyncClient, factory: Factory) -> None:
+        login = factory.login(await factory.user(), ALL - {Scope.ROOM_READ})
+        assert code(await client.get("/blog/1/room", headers=login)) == (403, "insufficient_scope")
+
     @on("sqlite")
     @pytest.mark.parametrize("blog_id", ["0", "-1", "abc", "1.0", "+1", "9" * 23])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, blog_id: str) -> None:

@@ -243,6 +243,10 @@ class TestOld:
 
 
 class TestRead:
+    @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.get("/blog/slug/notes")) == (401, "not_authenticated")
+
     async def test_missing(self, client: httpx.AsyncClient, factory: Factory) -> None:
         """What is not quite a slug is none, on every engine; nor is what none can store."""
         ada, login = await factory.logged_in()

@@ -40,6 +40,10 @@ async def kept(app: FastAPI) -> set[str]:
 
 class TestList:
     @on("sqlite")
+    async def test_anonymous(self, client: httpx.AsyncClient) -> None:
+        assert code(await client.get("/tag/")) == (401, "not_authenticated")
+
+    @on("sqlite")
     @pytest.mark.parametrize("limit", ["0", "-1", "101", "abc", "1e9", "+5", ""])
     async def test_invalid(self, client: httpx.AsyncClient, factory: Factory, limit: str) -> None:
         _, login = await factory.logged_in()
