@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from operator import itemgetter
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
 from fastapi import BackgroundTasks, Depends, Form, Path, Query, Request, Response, Security
@@ -149,24 +149,6 @@ get_bearer = BearerToken(
 )
 
 
-async def get_settings(request: Request) -> Settings:
-    """The settings of this app."""
-    settings: Settings = request.app.state.settings
-    return settings
-
-
-async def get_passwords(request: Request) -> PasswordHasher:
-    """The password hasher of this app."""
-    passwords: PasswordHasher = request.app.state.passwords
-    return passwords
-
-
-async def get_tokens(request: Request) -> AccessTokens:
-    """The issuer and reader of this app's access tokens."""
-    tokens: AccessTokens = request.app.state.tokens
-    return tokens
-
-
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
     """What reads in GET and HEAD; else one transaction, which begins with its first statement.
 
@@ -199,113 +181,44 @@ async def get_ready_database(request: Request) -> None:
 ReadyDatabase = Annotated[None, Depends(get_ready_database)]
 
 
-async def get_users(session: Session) -> UserRepository:
-    """Users in the request's session."""
-    return UserRepository(session)
+def _of_app(name: str) -> Any:
+    """What this app keeps under this name in its state."""
+
+    async def get(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return Depends(get)
 
 
-async def get_blogs(session: Session) -> BlogRepository:
-    """Blogs in the request's session."""
-    return BlogRepository(session)
+def _in_session(repository: Callable[[AsyncSession], object]) -> Any:
+    """A repository in the request's session."""
+
+    async def get(session: Session) -> object:
+        return repository(session)
+
+    return Depends(get)
 
 
-async def get_revisions(session: Session) -> RevisionRepository:
-    """Revisions in the request's session."""
-    return RevisionRepository(session)
-
-
-async def get_tags(session: Session) -> TagRepository:
-    """Tags in the request's session."""
-    return TagRepository(session)
-
-
-async def get_renderer(request: Request) -> Renderer:
-    """What makes HTML of Markdown in this app."""
-    renderer: Renderer = request.app.state.renderer
-    return renderer
-
-
-async def get_differ(request: Request) -> Differ:
-    """What compares texts in this app."""
-    differ: Differ = request.app.state.differ
-    return differ
-
-
-async def get_attempts(request: Request) -> Attempts:
-    """The counter of this app's failed logins."""
-    attempts: Attempts = request.app.state.attempts
-    return attempts
-
-
-async def get_link_mailer(request: Request) -> LinkMailer:
-    """What makes one-time links and mails them in this app."""
-    link_mailer: LinkMailer = request.app.state.link_mailer
-    return link_mailer
-
-
-async def get_mailer(request: Request) -> Mailer:
-    """What sends mail in this app."""
-    mailer: Mailer = request.app.state.mailer
-    return mailer
-
-
-async def get_logins(session: Session) -> LoginRepository:
-    """Logins in the request's session."""
-    return LoginRepository(session)
-
-
-async def get_personal_tokens(session: Session) -> PersonalTokenRepository:
-    """Personal tokens in the request's session."""
-    return PersonalTokenRepository(session)
-
-
-async def get_one_time_links(session: Session) -> LinkRepository:
-    """One-time links in the request's session."""
-    return LinkRepository(session)
-
-
-async def get_media(session: Session) -> MediaRepository:
-    """Images in the request's session."""
-    return MediaRepository(session)
-
-
-async def get_rooms(session: Session) -> RoomRepository:
-    """Rooms in the request's session."""
-    return RoomRepository(session)
-
-
-async def get_hub(request: Request) -> Hub:
-    """Who listens to which room in this process."""
-    hub: Hub = request.app.state.hub
-    return hub
-
-
-async def get_media_folder(request: Request) -> Folder:
-    """Where the files of this app's images are."""
-    folder: Folder = request.app.state.media_folder
-    return folder
-
-
-SettingsOfApp = Annotated[Settings, Depends(get_settings)]
-Passwords = Annotated[PasswordHasher, Depends(get_passwords)]
-AttemptsOfApp = Annotated[Attempts, Depends(get_attempts)]
-Tokens = Annotated[AccessTokens, Depends(get_tokens)]
-LinkMailerOfApp = Annotated[LinkMailer, Depends(get_link_mailer)]
-MailerOfApp = Annotated[Mailer, Depends(get_mailer)]
-Users = Annotated[UserRepository, Depends(get_users)]
-Logins = Annotated[LoginRepository, Depends(get_logins)]
-PersonalTokens = Annotated[PersonalTokenRepository, Depends(get_personal_tokens)]
-OneTimeLinks = Annotated[LinkRepository, Depends(get_one_time_links)]
-Blogs = Annotated[BlogRepository, Depends(get_blogs)]
-Revisions = Annotated[RevisionRepository, Depends(get_revisions)]
-Tags = Annotated[TagRepository, Depends(get_tags)]
-RendererOfApp = Annotated[Renderer, Depends(get_renderer)]
-MediaRows = Annotated[MediaRepository, Depends(get_media)]
-MediaFolder = Annotated[Folder, Depends(get_media_folder)]
-DifferOfApp = Annotated[Differ, Depends(get_differ)]
-Rooms = Annotated[RoomRepository, Depends(get_rooms)]
-HubOfApp = Annotated[Hub, Depends(get_hub)]
-
+SettingsOfApp = Annotated[Settings, _of_app("settings")]
+Passwords = Annotated[PasswordHasher, _of_app("passwords")]
+AttemptsOfApp = Annotated[Attempts, _of_app("attempts")]
+Tokens = Annotated[AccessTokens, _of_app("tokens")]
+LinkMailerOfApp = Annotated[LinkMailer, _of_app("link_mailer")]
+MailerOfApp = Annotated[Mailer, _of_app("mailer")]
+RegistrationOfApp = Annotated[Registration, _of_app("registration")]
+RendererOfApp = Annotated[Renderer, _of_app("renderer")]
+DifferOfApp = Annotated[Differ, _of_app("differ")]
+MediaFolder = Annotated[Folder, _of_app("media_folder")]
+HubOfApp = Annotated[Hub, _of_app("hub")]
+Users = Annotated[UserRepository, _in_session(UserRepository)]
+Logins = Annotated[LoginRepository, _in_session(LoginRepository)]
+PersonalTokens = Annotated[PersonalTokenRepository, _in_session(PersonalTokenRepository)]
+OneTimeLinks = Annotated[LinkRepository, _in_session(LinkRepository)]
+Blogs = Annotated[BlogRepository, _in_session(BlogRepository)]
+Revisions = Annotated[RevisionRepository, _in_session(RevisionRepository)]
+Tags = Annotated[TagRepository, _in_session(TagRepository)]
+MediaRows = Annotated[MediaRepository, _in_session(MediaRepository)]
+Rooms = Annotated[RoomRepository, _in_session(RoomRepository)]
 
 Bearer = Annotated[Claims | Cookie | str, Depends(get_bearer)]
 
@@ -449,7 +362,7 @@ async def get_token_form(request: Request, form: Annotated[TokenRequest, Form()]
         if not form.refresh_token:
             raise InvalidTokenRequest("Send the form field refresh_token.")
     elif not form.username or not form.password:
-        raise InvalidTokenRequest
+        raise InvalidTokenRequest("Send the form fields username and password.")
     return form
 
 
@@ -534,15 +447,6 @@ ResetLink = Annotated[tuple[User, AnyRow], Depends(get_reset_link)]
 VerificationLink = Annotated[tuple[User, AnyRow], Depends(get_verification_link)]
 
 
-async def get_registration(request: Request) -> Registration:
-    """What lets people become users of this app."""
-    registration: Registration = request.app.state.registration
-    return registration
-
-
-RegistrationOfApp = Annotated[Registration, Depends(get_registration)]
-
-
 async def get_admission(data: UserCreate, registration: RegistrationOfApp) -> AnyRow | None:
     """The invitation that came, or None where anybody may register without."""
     return await registration.admit(data)
@@ -615,6 +519,15 @@ async def read_blog_by_slug(reader: BlogReader, blogs: Blogs, slug: str, conditi
     return blog
 
 
+async def _find_own_blog(blogs: BlogRepository, caller: Caller, blog_id: int) -> int:
+    blog = await blogs.find(blog_id, viewer=caller)
+    if blog is None:
+        await _refuse_blog(blogs, caller, blog_id=blog_id)
+    if blog.creator_id != caller.user.id and not caller.is_admin:
+        raise NotBlogCreator
+    return blog_id
+
+
 async def get_own_blog(request: Request, writer: BlogWriter, blog_id: Annotated[PathId, Path()]) -> int:
     """The id of the blog that the path names, which is the current user's to change.
 
@@ -623,23 +536,12 @@ async def get_own_blog(request: Request, writer: BlogWriter, blog_id: Annotated[
     """
     database: Database = request.app.state.database
     async with database.fresh() as fresh:
-        blogs = BlogRepository(fresh)
-        blog = await blogs.find(blog_id, viewer=writer)
-        if blog is None:
-            await _refuse_blog(blogs, writer, blog_id=blog_id)
-    if blog.creator_id != writer.user.id and not writer.is_admin:
-        raise NotBlogCreator
-    return blog_id
+        return await _find_own_blog(BlogRepository(fresh), writer, blog_id)
 
 
 async def get_revised_blog(reader: BlogReader, blogs: Blogs, blog_id: Annotated[PathId, Path()]) -> int:
     """The id of the blog that the path names, whose revisions the current user may read."""
-    blog = await blogs.find(blog_id, viewer=reader)
-    if blog is None:
-        await _refuse_blog(blogs, reader, blog_id=blog_id)
-    if blog.creator_id != reader.user.id and not reader.is_admin:
-        raise NotBlogCreator
-    return blog_id
+    return await _find_own_blog(blogs, reader, blog_id)
 
 
 OwnBlog = Annotated[int, Depends(get_own_blog)]
@@ -836,18 +738,23 @@ async def read_message(room: ShownRoom, rooms: Rooms, number: Annotated[PathId, 
     return message
 
 
+async def find_own_message(rooms: RoomRepository, writer: Caller, room: AnyRow, number: int) -> AnyRow:
+    """The message of this number, which is this caller's to remove. Raises MessageNotFound and NotMessageWriter."""
+    message = await rooms.read_message(room.id, number)
+    if message is None:
+        raise MessageNotFound
+    if not may_remove(writer, room, message):
+        raise NotMessageWriter
+    return message
+
+
 async def get_own_message(
     request: Request, writer: RoomWriter, room: NamedRoom, number: Annotated[PathId, Path()]
 ) -> AnyRow:
     """The message that the path names, which is the current user's to remove."""
     database: Database = request.app.state.database
     async with database.fresh() as fresh:
-        message = await RoomRepository(fresh).read_message(room.id, number)
-    if message is None:
-        raise MessageNotFound
-    if not may_remove(writer, room, message):
-        raise NotMessageWriter
-    return message
+        return await find_own_message(RoomRepository(fresh), writer, room, number)
 
 
 ShownMessage = Annotated[AnyRow, Depends(read_message)]

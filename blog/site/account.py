@@ -4,23 +4,28 @@ from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Form, Request, Response
 from pydantic import ValidationError
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 from starlette.status import HTTP_303_SEE_OTHER
 
-from blog.dependencies import LinkMailerOfApp, OneTimeLinks, RegistrationOfApp, SettingsOfApp, Users
+from blog.dependencies import (
+    LinkMailerOfApp,
+    OneTimeLinks,
+    RegistrationOfApp,
+    SettingsOfApp,
+    Users,
+    get_user_of_address,
+)
 from blog.errors import Refusal, RegistrationClosed
 from blog.grants import Grants
 from blog.logs import security_event
 from blog.middleware import client_of
-from blog.repository.user import UserRepository
 from blog.schemas.user import Address, UserCreate
 from blog.security.opaque import COOKIE
-from blog.site.reading import PAGE_HEADERS, TemplatesOfApp, Undone, meant
+from blog.site.reading import TemplatesOfApp, Undone, meant, own_page
 from blog.site.rendering import Templates
 from blog.site.visitor import ForPeople, FromHere, path_of_site
 
 LINK_SENT = "If there is an account with this address, a link is on its way."
-NEVER_KEPT = {**PAGE_HEADERS, "Cache-Control": "no-store"}
 
 router = APIRouter(include_in_schema=False, route_class=ForPeople)
 
@@ -32,8 +37,7 @@ def form_page(
 ) -> Response:
     """A page with a form: empty, or as it was sent with what is wrong with it."""
     content = templates.render(template, canonical=None, told=refusal.detail if refusal else told, values=values)
-    headers = NEVER_KEPT | dict(refusal.headers if refusal else {})
-    return HTMLResponse(content, refusal.status if refusal else 200, headers)
+    return own_page(content, refusal)
 
 
 @router.get("/login")
@@ -109,12 +113,11 @@ async def send_link(
 ) -> Response:
     """Mail a link to a new password, if this is a user's address. The page is the same if it is not."""
     try:
-        address = Address(email=email).email
+        address = Address(email=email)
     except ValidationError:
         return form_page(templates, "forgotten.html", told="This is not an e-mail address.", email=email)
-    async with request.app.state.database.fresh() as fresh:
-        user = await UserRepository(fresh).get_by_email(address)
+    user = await get_user_of_address(request, address)
     security_event("password_reset_requested", of=user.id if user else None)
-    if user is not None and user.is_active:
+    if user is not None:
         background.add_task(link_mailer.send_password_reset, user)
     return form_page(templates, "forgotten.html", told=LINK_SENT)

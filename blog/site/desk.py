@@ -55,7 +55,7 @@ from blog.schemas.types import PageRequest
 from blog.schemas.user import PasswordChange, ProfileUpdate, UserUpdate
 from blog.security.access import Caller, Scope
 from blog.security.opaque import COOKIE
-from blog.site.reading import PAGE_HEADERS, Place, ReadingOfPage, TemplatesOfApp, Undone, lines, meant
+from blog.site.reading import PAGE_HEADERS, Place, ReadingOfPage, TemplatesOfApp, Undone, lines, meant, own_page
 from blog.site.rendering import Templates, chart, on_page
 from blog.site.visitor import LoggedInRoute, cookie_of
 
@@ -90,8 +90,7 @@ def _page(
     if refusal is not None:
         own["told"] = refusal.detail
     content = templates.render(f"desk/{name}", canonical=None, **own | values)
-    headers = PAGE_HEADERS | {"Cache-Control": "no-store"} | dict(refusal.headers if refusal else {})
-    return HTMLResponse(content, refusal.status if refusal else 200, headers)
+    return own_page(content, refusal)
 
 
 def _to(path: str, background: BackgroundTasks | None = None) -> Response:
@@ -221,7 +220,6 @@ async def save(
     form: EditedPost,
 ) -> Response:
     """Save a post, unless somebody else has meanwhile: then show what they made of it."""
-    before = await reading.blogs.read(blog_id, viewer=writer)
     try:
         data = meant(BlogUpdate, form.fields)
         post = await blogs_api.update_blog(writer, blog_id, blogs, data, renderer, conditions)
@@ -234,7 +232,8 @@ async def save(
         values = _form(form, post=current, diff=diff)
         raise Undone(_page(request, templates, "edit.html", writer, refusal, **values)) from refusal
     except Refusal as refusal:
-        values = _form(form, post=before, etag=form.etag)
+        stored = await reading.blogs.read(blog_id, viewer=writer)
+        values = _form(form, post=stored, etag=form.etag)
         raise Undone(_page(request, templates, "edit.html", writer, refusal, **values)) from refusal
     return _saved(request, post, background)
 

@@ -3,18 +3,26 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Form, Request, Response
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 from starlette.status import HTTP_303_SEE_OTHER
 
-from blog.dependencies import HubOfApp, RendererOfApp, Rooms, RoomWriter, find_room_of_blog, may_remove, moderates
-from blog.errors import MessageNotFound, NotMessageWriter, Refusal
+from blog.dependencies import (
+    HubOfApp,
+    RendererOfApp,
+    Rooms,
+    RoomWriter,
+    find_own_message,
+    find_room_of_blog,
+    may_remove,
+    moderates,
+)
+from blog.errors import Refusal
 from blog.logs import security_event
 from blog.repository.blog import BlogAnswer
 from blog.schemas.room import MessageCreate
 from blog.schemas.types import MAX_ID, Number, PathId
 from blog.security.access import ANYBODY
 from blog.site.reading import (
-    PAGE_HEADERS,
     PageRoute,
     Reading,
     ReadingOfPage,
@@ -23,9 +31,10 @@ from blog.site.reading import (
     find_post,
     lines,
     meant,
+    own_page,
 )
 from blog.site.rendering import Templates, post_path
-from blog.site.visitor import LoggedInRoute, MaybeVisitor, Visitor
+from blog.site.visitor import LoggedInRoute, MaybeVisitor, Visitor, cookie_of
 
 ON_PAGE = 100
 """Messages on a page."""
@@ -54,7 +63,6 @@ async def say(
     renderer: RendererOfApp,
     hub: HubOfApp,
     background: BackgroundTasks,
-    visitor: MaybeVisitor,
     slug: str,
     body: Annotated[str, Form()] = "",
 ) -> Response:
@@ -67,6 +75,8 @@ async def say(
         held = await rooms.hold(room.id)
         number = await rooms.post(held, writer, data.body, rendered.html, moderates=moderates(writer, room))
     except Refusal as refusal:
+        cookie = cookie_of(request)
+        visitor = Visitor(writer, cookie.form_token if cookie else "")
         page = await _page(reading, templates, post, visitor, refusal=refusal, body=body)
         raise Undone(page) from refusal
     background.add_task(hub.wake, room.id)
@@ -87,11 +97,7 @@ async def remove(
     """Take away the text of a message."""
     post = await find_post(reading, slug)
     room = await find_room_of_blog(request.app.state.database, reading.rooms, reading.blogs, writer, post["id"])
-    message = await reading.rooms.read_message(room.id, number)
-    if message is None:
-        raise MessageNotFound
-    if not may_remove(writer, room, message):
-        raise NotMessageWriter
+    await find_own_message(reading.rooms, writer, room, number)
     await rooms.remove_message(await rooms.hold(room.id), number)
     background.add_task(hub.wake, room.id)
     security_event("message_removed", room=room.id, number=number)
@@ -127,5 +133,4 @@ async def _page(
         "path": f"{post_path(post)}/discussion",
     }
     content = templates.render("discussion.html", canonical=None, **values)
-    headers = PAGE_HEADERS | {"Cache-Control": "no-store"} | dict(refusal.headers if refusal else {})
-    return HTMLResponse(content, refusal.status if refusal else 200, headers)
+    return own_page(content, refusal)

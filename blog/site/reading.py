@@ -201,3 +201,9 @@ def meant(model: type[ModelT], fields: Mapping[str, Any]) -> ModelT:
 def page_of(content: str) -> HTMLResponse:
     """An answer that is a page."""
     return HTMLResponse(content, headers=PAGE_HEADERS)
+
+
+def own_page(content: str, refusal: Refusal | None = None) -> HTMLResponse:
+    """An answer that is a page for one person, which nobody keeps; with what was refused, if something was."""
+    headers = {**PAGE_HEADERS, "Cache-Control": "no-store", **(refusal.headers if refusal else {})}
+    return HTMLResponse(content, refusal.status if refusal else 200, headers)

@@ -246,6 +246,15 @@ class TestForgotten:
             await browser.post("/forgotten", {"email": user.email})
         assert "Set a new password" in caplog.text
 
+    async def test_not_to_who_is_blocked(
+        self, browser: Browser, factory: Factory, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        user = await factory.user(is_active=False)
+        with caplog.at_level("INFO"):
+            page = await browser.post("/forgotten", {"email": user.email})
+        assert page.told == "If there is an account with this address, a link is on its way."
+        assert "Set a new password" not in caplog.text
+
 
 def test_no_form_is_forgotten() -> None:
     assert len(FORMS) > 15
