@@ -158,17 +158,17 @@ class InvalidTokenRequest(Unreadable):
     """RFC 6749, section 5.2."""
 
     code = "invalid_request"
-    detail = "Send the form fields username and password."
+    detail = "This is not a form with one value for each field that is asked for."
     oauth = "invalid_request"
     headers = MappingProxyType({"Cache-Control": "no-store"})
 
 
 class FormRequired(InvalidTokenRequest):
-    """RFC 6749, section 4.3.2: the token endpoint takes a form."""
+    """RFC 6749, section 4.3.2, and RFC 7009, section 2.1: these endpoints take a form."""
 
     status = 415
     code = "unsupported_media_type"
-    detail = "Send username and password as application/x-www-form-urlencoded."
+    detail = "Send a form, as application/x-www-form-urlencoded."
 
 
 class UnsupportedGrantType(InvalidTokenRequest):
@@ -351,10 +351,10 @@ class NotFound(Refusal):
 
 
 class BlogNotFound(NotFound):
-    """No blog with this id."""
+    """No blog with this id or slug."""
 
     code = "blog_not_found"
-    detail = "There is no blog with this id."
+    detail = "There is no such blog."
 
 
 class InvitationNotFound(NotFound):

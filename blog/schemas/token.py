@@ -102,6 +102,8 @@ class LoginShown(Output):
     address: str = Field(examples=["192.0.2.7"])
     scope: str = Field(examples=["blog:read blog:write"], description="What it may do, as far as your role allows it.")
     created_at: Moment
-    last_used_at: Moment = Field(description="When its refresh token was used last, or when it began.")
+    last_used_at: Moment = Field(
+        description="When its refresh token was used last, or to the minute a browser's cookie, or when it began."
+    )
     expires_at: Moment
     current: bool = Field(description="Whether it is the one that asks.")
