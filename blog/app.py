@@ -13,6 +13,7 @@ from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match
@@ -251,9 +252,8 @@ async def _answer_refusal(request: Request, refusal: Exception) -> Response:
 
 async def _answer_early(_: Request, answered: Exception) -> Response:
     assert isinstance(answered, Answered)  # noqa: S101
-    response = Response(answered.body, answered.status, answered.headers)
-    response.background = answered.after  # type: ignore[assignment]
-    return response
+    after = None if answered.after is None else BackgroundTask(answered.after)
+    return Response(answered.body, answered.status, answered.headers, background=after)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

@@ -7,7 +7,8 @@ from typing import Any
 
 import anyio
 from fastapi import APIRouter, BackgroundTasks, Request, Response
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, MalformedRangeHeader
+from starlette.responses import RangeNotSatisfiable as Beyond
 from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 from starlette.types import Receive, Scope, Send
 
@@ -82,10 +83,9 @@ class ImageResponse(FileResponse):
     def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
         try:
             return super()._parse_range_header(http_range, file_size)
-        except Exception as error:
-            beyond = getattr(error, "max_size", None)
-            if beyond is None:
-                return []
+        except MalformedRangeHeader:
+            return []
+        except Beyond:
             raise RangeNotSatisfiable(headers={"Content-Range": f"bytes */{file_size}"}) from None
 
 

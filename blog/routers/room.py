@@ -1,7 +1,7 @@
 """Rooms: live discussions."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
@@ -81,7 +81,7 @@ CHANGE = (*BEARER, InsufficientScope, NotRoomOwner, RoomNotFound, PreconditionFa
 )
 async def create_room(
     opener: RoomOpener, _: Idempotent, data: RoomCreate, rooms: Rooms, request: Request, response: Response
-) -> dict[str, Any]:
+) -> RoomPublic:
     """Open a room. It is yours to keep in order. For authors and admins."""
     room = await rooms.add(opener.user.id, data)
     response.headers["Location"] = request.url_for("show_room", room_id=room.id).path
@@ -101,7 +101,7 @@ async def list_rooms(
     category: Annotated[Category | None, Query(description="Rooms of this category.")] = None,
     before: Annotated[Time | None, Query(description="Rooms that were opened before this moment.")] = None,
     sort: Annotated[RoomSort, Query(description="A minus for the last first.")] = "-created_at",
-) -> Sequence[dict[str, Any]]:
+) -> Sequence[RoomPublic]:
     """List rooms, the newest first; those of blogs are at `/blog/{blog_id}/room`."""
     if before is not None and sort == "order":
         raise Invalid("before goes with a sort by created_at.")
@@ -115,7 +115,7 @@ async def list_rooms(
     response_model=RoomPublic,
     responses=refusals(*READ) | CONDITIONAL,
 )
-async def show_room(room: ShownRoom, conditions: Conditions) -> dict[str, Any]:
+async def show_room(room: ShownRoom, conditions: Conditions) -> RoomPublic:
     """Read what a room is; what is said in it is at `/room/{room_id}/messages`."""
     return _with_etag(shown_room(room), conditions)
 
@@ -126,7 +126,7 @@ async def show_room(room: ShownRoom, conditions: Conditions) -> dict[str, Any]:
     response_model=RoomPublic,
     responses=refusals(*BEARER, InsufficientScope, BlogNotFound, BlogDeleted, Invalid) | CONDITIONAL,
 )
-async def show_room_of_blog(room: RoomOfBlog, conditions: Conditions) -> dict[str, Any]:
+async def show_room_of_blog(room: RoomOfBlog, conditions: Conditions) -> RoomPublic:
     """Read a blog's own room, which is its creator's to keep in order."""
     return _with_etag(shown_room(room), conditions)
 
@@ -145,12 +145,12 @@ async def update_room(
     hub: HubOfApp,
     conditions: Conditions,
     background: BackgroundTasks,
-) -> dict[str, Any]:
+) -> RoomPublic:
     """Change some of a room, make it slow or close it, which ends its WebSockets. For its owner and admins."""
     await rooms.update(await _hold(rooms, room.id, writer, conditions), data)
     background.add_task(hub.wake, room.id)
     shown = await _shown(rooms, room.id, writer)
-    conditions.changed(etag_of(RoomPublic(**shown)))
+    conditions.changed(etag_of(shown))
     return shown
 
 
@@ -290,16 +290,16 @@ async def join_room(
 async def _hold(rooms: RoomRepository, room_id: int, writer: Caller, conditions: Preconditions) -> Room:
     held = await rooms.hold(room_id)
     if conditions.demands_etag:
-        conditions.demand(etag_of(RoomPublic(**await _shown(rooms, room_id, writer))))
+        conditions.demand(etag_of(await _shown(rooms, room_id, writer)))
     return held
 
 
-async def _shown(rooms: RoomRepository, room_id: int, viewer: Caller) -> dict[str, Any]:
+async def _shown(rooms: RoomRepository, room_id: int, viewer: Caller) -> RoomPublic:
     row = await rooms.read(room_id, viewer=viewer)
     assert row is not None  # noqa: S101  (it is held or new)
     return shown_room(row)
 
 
-def _with_etag(shown: dict[str, Any], conditions: Preconditions) -> dict[str, Any]:
-    conditions.show(etag_of(RoomPublic(**shown)))
+def _with_etag(shown: RoomPublic, conditions: Preconditions) -> RoomPublic:
+    conditions.show(etag_of(shown))
     return shown

@@ -207,12 +207,13 @@ class Revision(RevisionListed):
     """The same, whole. `diff` is there when it was asked for."""
 
     body: str = Field(examples=["It weaves *algebraical* patterns."])
-    diff: str | None = Field(
-        default=None,
-        exclude_if=lambda value: value is None,
-        description="What became of the other revision, as a unified diff.",
-        examples=["--- 1\n+++ 2\n@@ -1,2 +1,2 @@\n Notes on the engine\n-It spins.\n+It weaves.\n"],
-    )
+    diff: Annotated[
+        str | None,
+        Field(
+            description="What became of the other revision, as a unified diff.",
+            examples=["--- 1\n+++ 2\n@@ -1,2 +1,2 @@\n Notes on the engine\n-It spins.\n+It weaves.\n"],
+        ),
+    ] = AbsentIfNone
 
 
 class Change(Output):

@@ -194,10 +194,10 @@ SERVER_FRAMES: tuple[type[Output], ...] = (
 )
 
 
-def shown_room(row: Any) -> dict[str, Any]:
-    """A room's row as `RoomPublic` has it."""
-    owner = None if row.owner_id is None else {"id": row.owner_id, "name": row.owner_name}
-    return {name: getattr(row, name) for name in RoomPublic.model_fields if name != "owner"} | {"owner": owner}
+def shown_room(row: Any) -> RoomPublic:
+    """A room's row, read by whatever way, as everybody gets it."""
+    owner = None if row.owner_id is None else Participant(id=row.owner_id, name=row.owner_name)
+    return RoomPublic(**{name: getattr(row, name) for name in RoomPublic.model_fields if name != "owner"}, owner=owner)
 
 
 def shown_message(row: Any) -> MessagePublic:
