@@ -1,4 +1,4 @@
-"""The command line: one function a command, one transaction each."""
+"""The command line: one function a command."""
 
 import asyncio
 import signal

@@ -289,7 +289,7 @@ class BlogText(SQLModel, table=True):
     """
 
     __tablename__ = "blog_text"
-    __table_args__ = ({**TABLE, "sqlite_autoincrement": False},)
+    __table_args__ = (TABLE,)
 
     blog_id: int = Field(primary_key=True, foreign_key="blog.id", ondelete="CASCADE")
     terms: str = Field(sa_type=Tokens)

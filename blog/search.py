@@ -191,14 +191,19 @@ _BETWEEN = "z9z"
 """A token that nobody can search for, so that no phrase begins in a title and ends in its repetition."""
 
 
+def _parts(q: str) -> Iterator[tuple[list[str], list[str]]]:
+    """The runs of each part of a search, and which of them are one character of a run without spaces: that is indexed
+    on its own, beside the order."""
+    for quoted, plain in _QUOTED.findall(q):
+        runs = _RUN.findall(_fold(quoted or plain))
+        yield runs, [run for run in runs if len(run) == 1 and _IS_UNSPACED.match(run)]
+
+
 def _phrases(q: str) -> dict[tuple[str, ...], None]:
     """What has to occur: words in quotes, or without a space between them, in this order."""
     found: dict[tuple[str, ...], None] = {}
     room = MOST_WORDS
-    for quoted, plain in _QUOTED.findall(q):
-        runs = _RUN.findall(_fold(quoted or plain))
-        # One character of a run without spaces is indexed on its own, beside the order.
-        alone = [run for run in runs if len(run) == 1 and _IS_UNSPACED.match(run)]
+    for runs, alone in _parts(q):
         phrase = tuple(islice(_words(" ".join(run for run in runs if run not in alone)), room))
         for words in (phrase, *((character,) for character in alone)):
             if words and words not in found and room > 0:
@@ -362,10 +367,8 @@ def _matches(text: str, q: str) -> list[Match]:
 def _pattern(q: str) -> re.Pattern[str] | None:
     """What finds the words of a search in a folded text."""
     patterns: set[str] = set()
-    for quoted, plain in _QUOTED.findall(q):
-        runs = _RUN.findall(_fold(quoted or plain))[:MOST_WORDS]
-        alone = [run for run in runs if len(run) == 1 and _IS_UNSPACED.match(run)]
-        for words in (runs, *([run] for run in alone)):
+    for runs, alone in _parts(q):
+        for words in (runs[:MOST_WORDS], *([run] for run in alone[:MOST_WORDS])):
             patterns.add(r"[\s+#]*".join(map(_whole, words)))
     longest = sorted(patterns - {""}, key=len, reverse=True)[:MOST_WORDS]
     return re.compile("|".join(longest)) if longest else None

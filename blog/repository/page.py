@@ -4,7 +4,20 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import DateTime, Integer, RowMapping, and_, bindparam, case, false, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Integer,
+    RowMapping,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -62,7 +75,7 @@ PART = (
     select(col(Blog.slug), col(Blog.updated_at), PUBLISHED_AT.label("published_at"))
     .where(
         col(Blog.id) > bindparam("after", type_=Integer),
-        col(Blog.id) <= bindparam("up_to", type_=Integer),
+        col(Blog.id) <= bindparam("up_to", type_=BigInteger),  # the last part may end beyond every id
         # Hidden in a function: SQLite would find all that are public by their time.
         case((and_(col(Blog.is_draft) == false(), PUBLISHED_AT <= MOMENT), 1), else_=0) == 1,
     )
@@ -117,7 +130,7 @@ class PageRepository:
 
     async def parts_of_map(self) -> range:
         """The last id of each part of the map, which begins behind that of the one before."""
-        last = max(1, (await execute(self._session, LAST_ID, {})).scalar_one() or 0)
+        last = (await execute(self._session, LAST_ID, {})).scalar_one() or 1
         size = max(MAPPED, -(-last // MOST_PARTS))
         return range(size, last + size, size)
 

@@ -21,7 +21,7 @@ CHANNEL = "blog_room"
 """Where PostgreSQL tells which room has something new."""
 
 ASKED_AT_ONCE = 1_000
-"""Rooms, logins or people that one statement asks for."""
+"""Rooms, logins, tokens or processes that one statement asks for."""
 
 PRESENCE_LIFETIME = timedelta(seconds=30)
 """For which somebody is taken to be in a room when nothing more is heard of the process."""

@@ -11,7 +11,7 @@ from sqlmodel import SQLModel, col
 
 from blog.errors import EmailTaken, InvalidToken, Refusal, UserHasBlogs, UserNotFound
 from blog.models import NAME_LENGTH, Media, ProfileCounter, Role, User, fold, now
-from blog.repository import AnyRow, assign, newest_first
+from blog.repository import AnyRow, assign, execute, newest_first
 from blog.schemas.types import Page, PageRequest
 from blog.security.access import UserRow
 
@@ -30,22 +30,13 @@ HOLD = (
     .with_for_update()
 )
 LOCKED = BY_ID.with_for_update().execution_options(populate_existing=True)
-DELETE = delete(User).where(col(User.id) == bindparam("id")).execution_options(synchronize_session=False)
+DELETE = delete(User).where(col(User.id) == bindparam("id"))
 MEDIA_OF = select(col(Media.id)).where(col(Media.owner_id) == bindparam("owner"))
-DELETE_MEDIA = (
-    delete(Media)
-    .where(col(Media.id).in_(bindparam("ids", expanding=True)))
-    .execution_options(synchronize_session=False)
-)
+DELETE_MEDIA = delete(Media).where(col(Media.id).in_(bindparam("ids", expanding=True)))
 REASSIGN_MEDIA = (
-    update(Media)
-    .where(col(Media.id).in_(bindparam("ids", expanding=True)))
-    .values(owner_id=bindparam("to"))
-    .execution_options(synchronize_session=False)
+    update(Media).where(col(Media.id).in_(bindparam("ids", expanding=True))).values(owner_id=bindparam("to"))
 )
-COUNT_PROFILE = (
-    update(ProfileCounter).values(number=col(ProfileCounter.number) + 1).execution_options(synchronize_session=False)
-)
+COUNT_PROFILE = update(ProfileCounter).values(number=col(ProfileCounter.number) + 1)
 ON_PAGES = {"name", "about"}
 """What pages show of a user."""
 # What lets somebody in as this user: found by the user, deleted by its key, in the order in which all others do it.
@@ -162,7 +153,7 @@ class UserRepository:
         elif "email" in changes or "role" in changes:
             await self._end(user.id, LINKS)
         if ON_PAGES & changes.keys():
-            await self._session.execute(COUNT_PROFILE)
+            await execute(self._session, COUNT_PROFILE, {})
         return user
 
     async def change_password(
@@ -184,10 +175,10 @@ class UserRepository:
         await self._each_image_of(user_id, DELETE_MEDIA)
         await self._end(user_id, *ACCESS, KEPT_ANSWERS)
         try:
-            await self._session.execute(DELETE, {"id": user_id})
+            await execute(self._session, DELETE, {"id": user_id})
         except IntegrityError as error:
             raise UserHasBlogs from error
-        await self._session.execute(COUNT_PROFILE)
+        await execute(self._session, COUNT_PROFILE, {})
 
     async def _end(self, user_id: int, *tables: str, spare: int | None = None) -> None:
         for table in tables:
@@ -199,7 +190,7 @@ class UserRepository:
     async def _each_image_of(self, owner: int, statement: Delete | Update, **values: int) -> None:
         ids = (await self._session.scalars(MEDIA_OF, {"owner": owner})).all()
         for start in range(0, len(ids), ROWS_AT_ONCE):
-            await self._session.execute(statement, {"ids": ids[start : start + ROWS_AT_ONCE]} | values)
+            await execute(self._session, statement, {"ids": ids[start : start + ROWS_AT_ONCE]} | values)
 
     async def _flush(self) -> None:
         try:
