@@ -113,7 +113,6 @@ class Templates:
             "rfc822": rfc_822,
             "minutes": minutes,
             "last_change": last_change,
-            "safe_html": Markup,
             "on_page": on_page,
             "html_elsewhere": self.html_elsewhere,
         }
