@@ -246,6 +246,21 @@ async def platform(app: FastAPI, shared_platform: Platform) -> AsyncIterator[Pla
 
 
 @pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """Set when a handshake has come to the question whose it is, and what the answer waits for."""
+    found, go_on = asyncio.Event(), asyncio.Event()
+    find_listener = dependencies.find_listener
+
+    async def find_late(*arguments: Any) -> Any:
+        found.set()
+        await go_on.wait()
+        return await find_listener(*arguments)
+
+    monkeypatch.setattr("blog.conversation.find_listener", find_late)
+    return found, go_on
+
+
+@pytest.fixture
 async def ada(factory: Factory) -> User:
     return await factory.user()
 
@@ -386,18 +401,10 @@ class TestWhoIsLetIn:
         factory: Factory,
         ada: User,
         room: int,
-        monkeypatch: pytest.MonkeyPatch,
+        late: tuple[asyncio.Event, asyncio.Event],
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        found, gone = asyncio.Event(), asyncio.Event()
-        find_listener = dependencies.find_listener
-
-        async def find_late(*arguments: Any) -> Any:
-            found.set()
-            await gone.wait()
-            return await find_listener(*arguments)
-
-        monkeypatch.setattr("blog.conversation.find_listener", find_late)
+        found, gone = late
         for headers in (factory.login(ada), bearer("nonsense")):
             for noted in (found, gone, caplog):
                 noted.clear()
@@ -1033,19 +1040,11 @@ class TestBounds:
         factory: Factory,
         ada: User,
         room: int,
-        monkeypatch: pytest.MonkeyPatch,
+        late: tuple[asyncio.Event, asyncio.Event],
         caplog: pytest.LogCaptureFixture,
         said: bytes,
     ) -> None:
-        found, came = asyncio.Event(), asyncio.Event()
-        find_listener = dependencies.find_listener
-
-        async def find_late(*arguments: Any) -> Any:
-            found.set()
-            await came.wait()
-            return await find_listener(*arguments)
-
-        monkeypatch.setattr("blog.conversation.find_listener", find_late)
+        found, came = late
         async with platform.handshaken(f"/room/{room}/live", factory.login(ada)) as (reader, writer):
             await found.wait()
             writer.write(said)

@@ -1,4 +1,4 @@
-"""Medians, ratios and the one table."""
+"""Medians, ratios and the tables."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
