@@ -253,6 +253,8 @@ class TestForgotten:
         with caplog.at_level("INFO"):
             page = await browser.post("/forgotten", {"email": user.email})
         assert page.told == "If there is an account with this address, a link is on its way."
+        (event,) = [record for record in caplog.records if record.getMessage() == "password_reset_requested"]
+        assert event.__dict__["fields"] == {"of": None}
         assert "Set a new password" not in caplog.text
 
 
