@@ -281,12 +281,13 @@ class Hub:
     async def _missed(self, subscriber: Subscriber) -> AsyncIterator[Frame]:
         room = subscriber.room
         while True:
+            known = room.number  # before the statement: a message may be committed and logged before its answer is here
             async with self._database.fresh() as session:
                 rows = await RoomRepository(session).messages_after(room.id, subscriber.number, READ_AT_ONCE)
             for row in rows:
                 subscriber.number = row.number
                 yield _message(row)
-            if not rows and subscriber.number < room.number:
+            if not rows and subscriber.number < known:
                 raise RoomNotFound  # its messages went with it, and the hub has not seen that yet
             if len(rows) == READ_AT_ONCE or subscriber.number < room.number:
                 continue

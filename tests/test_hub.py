@@ -353,6 +353,27 @@ class TestReadingOn:
             with pytest.raises(RoomNotFound):
                 await socket.go_on(PATIENCE)
 
+    async def test_a_message_that_is_logged_while_somebody_reads_that_nothing_was_missed(
+        self, idle: None, hub: Hub, room: Room, ada: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The room is as alive as before: the socket stays, and gets the message once."""
+        messages_after = RoomRepository.messages_after
+
+        async def messages_after_and_then(self: RoomRepository, room_id: int, number: int, limit: int) -> Any:
+            monkeypatch.setattr(RoomRepository, "messages_after", messages_after)
+            found = await messages_after(self, room_id, number, limit)
+            await room.post()
+            await hub._read({room.id})
+            return found
+
+        with Socket(hub, await room.row(), ada) as socket:
+            monkeypatch.setattr(RoomRepository, "messages_after", messages_after_and_then)
+            assert await socket.messages(1) == [1]
+            assert (await socket.next("presence"))["count"] == 1
+            await room.post()
+            await hub._read({room.id})
+            assert await socket.messages(1) == [2]
+
     async def test_a_room_that_is_deleted_while_the_hub_reads_on(
         self, idle: None, hub: Hub, room: Room, ada: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
