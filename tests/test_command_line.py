@@ -33,8 +33,9 @@ from blog.repository.media import MediaRepository
 from blog.repository.user import UserRepository
 from blog.schemas.blog import BlogWrite
 from blog.security.passwords import PasswordHasher
+from tests.answers import code
 from tests.conftest import NO_TLS, SECRET, client_of, free_port, make_settings, on, serving
-from tests.factories import PASSWORD, Factory, bearer, blog_row
+from tests.factories import PASSWORD, PASSWORD_HASH, Factory, bearer, blog_row
 from tests.images import image_of
 
 ROOT = Path(__file__).parent.parent
@@ -74,6 +75,18 @@ def knows(user: User | None, password: str) -> bool:
     return asyncio.run(PasswordHasher(4, 8).verify(password, user.password_hash))[0]
 
 
+def log_in(url: URL, email: str, password: str) -> tuple[int, str]:
+    """Return status and code of a login's answer where addresses are verified; the code is empty on success."""
+
+    async def ask() -> tuple[int, str]:
+        app = create_app(make_settings(url, email_verification=True))
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            answer = await client.post("/login", data={"username": email, "password": password})
+            return (200, "") if answer.status_code == 200 else code(answer)
+
+    return asyncio.run(ask())
+
+
 class TestUserAdd:
     @pytest.mark.parametrize("role", list(Role))
     def test_added(self, at_head: URL, role: Role) -> None:
@@ -91,6 +104,12 @@ class TestUserAdd:
         assert user is not None
         assert user.role is Role.AUTHOR
         assert knows(user, PASSWORD)
+
+    @on("sqlite")
+    def test_the_address_is_verified(self, at_head: URL) -> None:
+        """By the admin who adds it: the user can log in without a link, which may not arrive."""
+        add()
+        assert log_in(at_head, "ada@example.com", PASSWORD) == (200, "")
 
     @on("sqlite")
     def test_of_the_role_that_settings_name(self, at_head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,15 +272,23 @@ class TestUserPassword:
 
     def test_from_a_pipe(self, at_head: URL) -> None:
         add()
-        before = user_of(at_head, "ada@example.com")
         done = run("user", "password", "ada@example.com", stdin="another password\r\n")
         assert (done.exit_code, done.output) == (0, "ada@example.com has a new password.\n")
-        after = user_of(at_head, "ada@example.com")
-        assert before is not None
-        assert after is not None
-        assert after.email_verified_at is not None
-        assert knows(after, "another password")
-        assert not knows(after, PASSWORD)
+        user = user_of(at_head, "ada@example.com")
+        assert knows(user, "another password")
+        assert not knows(user, PASSWORD)
+
+    @on("sqlite")
+    def test_the_address_is_verified(self, at_head: URL) -> None:
+        """A user who has followed no link can log in afterwards."""
+
+        async def register(session: AsyncSession) -> None:
+            await UserRepository(session).add("Ada", "ada@example.com", PASSWORD_HASH, role=Role.AUTHOR)
+
+        in_transaction(at_head, register)
+        assert log_in(at_head, "ada@example.com", PASSWORD) == (401, "email_not_verified")
+        assert run("user", "password", "ada@example.com", stdin="another password\n").exit_code == 0
+        assert log_in(at_head, "ada@example.com", "another password") == (200, "")
 
     @on("sqlite")
     def test_asked_for_twice_on_a_terminal(self, at_head: URL) -> None:
