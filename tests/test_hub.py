@@ -353,10 +353,14 @@ class TestReadingOn:
             with pytest.raises(RoomNotFound):
                 await socket.go_on(PATIENCE)
 
-    async def test_a_message_that_is_logged_while_somebody_reads_that_nothing_was_missed(
-        self, idle: None, hub: Hub, room: Room, ada: Caller, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("missed", [0, 2])
+    async def test_a_message_that_is_logged_while_somebody_reads_what_was_missed(
+        self, idle: None, hub: Hub, room: Room, ada: Caller, monkeypatch: pytest.MonkeyPatch, missed: int
     ) -> None:
-        """The room is as alive as before: the socket stays, and gets the message once."""
+        """It is neither in what the statement gives nor behind where the log is taken up: the socket reads once more.
+
+        The room is as alive as before: also a socket that has missed nothing stays.
+        """
         messages_after = RoomRepository.messages_after
 
         async def messages_after_and_then(self: RoomRepository, room_id: int, number: int, limit: int) -> Any:
@@ -366,13 +370,16 @@ class TestReadingOn:
             await hub._read({room.id})
             return found
 
+        for _ in range(missed):
+            await room.post()
         with Socket(hub, await room.row(), ada) as socket:
             monkeypatch.setattr(RoomRepository, "messages_after", messages_after_and_then)
-            assert await socket.messages(1) == [1]
+            for number in range(1, missed + 2):
+                assert (await socket.next("message"))["number"] == number
             assert (await socket.next("presence"))["count"] == 1
             await room.post()
             await hub._read({room.id})
-            assert await socket.messages(1) == [2]
+            assert await socket.messages(1) == [missed + 2]
 
     async def test_a_room_that_is_deleted_while_the_hub_reads_on(
         self, idle: None, hub: Hub, room: Room, ada: Caller, monkeypatch: pytest.MonkeyPatch
