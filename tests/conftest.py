@@ -1,22 +1,24 @@
-"""Every test that needs a database runs on each engine that the run was pointed at.
+"""Markers decide what runs; `.pytest.ini` lists them, and leaves out by default what takes long.
 
-SQLite needs nothing. `BLOG_TEST_POSTGRESQL_URL` and `BLOG_TEST_MARIADB_URL` name servers on which
-the user may create databases; each run makes one of its own there and drops it.
-`BLOG_TEST_ENGINES` names engines that must be tested: a run that can't reach one of them fails.
-`BLOG_TEST_CHROMIUM` is the browser for what only a browser does; one that is installed is found without it.
+Every test that needs a database runs on each engine that the run was pointed at. SQLite needs nothing.
+`BLOG_TEST_POSTGRESQL_URL` and `BLOG_TEST_MARIADB_URL` name servers on which the user may create databases; each run
+makes one of its own there and drops it. `BLOG_TEST_CHROMIUM` is the browser for what only a browser does; one that is
+installed is found without it. `BLOG_TEST_COMMONMARK` is the archive that `tests/commonmark.txt` names.
+
+What is missing is left out, and the last line says so. With `CI` set it is an error, and so is every skipped test.
 """
 
 import asyncio
 import os
+import re
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
@@ -37,6 +39,7 @@ from blog.models import Blog, BlogChange, BlogSlug, IdempotencyKey, LoginFailure
 from blog.settings import Settings
 from tests.clock import Clock
 from tests.factories import Factory
+from tests.ports import reserved_port
 
 # The settings of whoever runs the tests are not the tests'.
 for variable in list(os.environ):
@@ -44,15 +47,29 @@ for variable in list(os.environ):
         del os.environ[variable]
 
 ROOT = Path(__file__).parent.parent
+IN_CI = bool(os.environ.get("CI"))
 ALL_ENGINES = ("sqlite", "postgresql", "mariadb")
 SERVERS = {name: os.environ.get(f"BLOG_TEST_{name.upper()}_URL") for name in ALL_ENGINES[1:]}
 ENGINES = [name for name in ALL_ENGINES if name == "sqlite" or SERVERS[name]]
-CURE = "set BLOG_TEST_…_URL"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WANTED_BROWSER = os.environ.get("BLOG_TEST_CHROMIUM")
-CHROMIUM = next(filter(None, map(shutil.which, [WANTED_BROWSER] if WANTED_BROWSER else BROWSERS)), None)
+BROWSERS = [WANTED_BROWSER] if WANTED_BROWSER else ["chromium", "chromium-browser", "google-chrome"]
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 JAVA = shutil.which("java")
 """For the Nu HTML checker."""
+COMMONMARK = os.environ.get("BLOG_TEST_COMMONMARK")
+
+NEEDS: dict[str, tuple[str | None, str]] = {
+    "postgresql": (SERVERS["postgresql"], "set BLOG_TEST_POSTGRESQL_URL"),
+    "mariadb": (SERVERS["mariadb"], "set BLOG_TEST_MARIADB_URL"),
+    "commonmark": (COMMONMARK, "set BLOG_TEST_COMMONMARK, see tests/commonmark.txt"),
+    "browser": (CHROMIUM, "install Chromium or set BLOG_TEST_CHROMIUM"),
+    "html_checker": (JAVA, "install Java"),
+}
+"""What tests with these markers need, if it is there, and how to get it."""
+
+HANG = 300
+"""Seconds after which a test takes what it waits for to have failed: only a hang lasts so long."""
+
 MEDIA = Path(tempfile.gettempdir()) / f"blog_test_media_{uuid4().hex[:12]}"
 """Where images are stored unless a test says otherwise; made when the first one is."""
 
@@ -61,34 +78,54 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For httpx, which otherwise loads every certificate anew, for longer than a server takes to answer."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="endurance tests with their large numbers, and their bounds of time asserted",
+    )
+
+
 def pytest_configure() -> None:
-    missing = set(os.environ.get("BLOG_TEST_ENGINES", "").split(",")) - {""} - set(ENGINES)
-    if missing:
-        raise pytest.UsageError(f"no server to test {', '.join(sorted(missing))} on: {CURE}")
-    if WANTED_BROWSER and CHROMIUM is None:
-        raise pytest.UsageError(f"no browser at {WANTED_BROWSER}: see BLOG_TEST_CHROMIUM")
-    if os.environ.get("CI") and JAVA is None:
-        raise pytest.UsageError("no java to run the HTML checker with")
+    missing = [f"{marker} ({cure})" for marker, (found, cure) in NEEDS.items() if not found]
+    if IN_CI and missing:
+        raise pytest.UsageError(f"not there to test with: {', '.join(missing)}")
 
 
-def pytest_unconfigure() -> None:
+@pytest.hookimpl(tryfirst=True)  # before those are chosen whose markers were asked for
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if (engine := str(parameters.get("engine_name"))) in SERVERS:
+            item.add_marker(engine)
+    missing = {marker for marker, (found, _) in NEEDS.items() if not found}
+    left_out = [item for item in items if missing.intersection(mark.name for mark in item.iter_markers())]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if IN_CI and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is a failure in CI: {report.longrepr}"
+    return report
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(MEDIA, ignore_errors=True)
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        config.get_terminal_writer().line(left_out(config.option.markexpr))
 
 
-def pytest_report_header() -> str:
-    return covered()
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    terminalreporter.write_line(covered())
-
-
-def covered() -> str:
-    left_out = [name for name in ALL_ENGINES if name not in ENGINES]
-    hint = f"; not {', '.join(left_out)}: {CURE}" if left_out else ""
-    no_browser = "" if CHROMIUM else "; no browser: set BLOG_TEST_CHROMIUM"
-    no_java = "" if JAVA else "; no java: the HTML checker is left out"
-    return f"engines: {', '.join(ENGINES)}{hint}{no_browser}{no_java}"
+def left_out(chosen: str) -> str:
+    """What a run with this expression of markers leaves out, and how to run it."""
+    missing = [f"{marker} ({cure})" for marker, (found, cure) in NEEDS.items() if not found]
+    unchosen = [f"{marker} (-m {marker})" for marker in re.findall(r"not (\w+)", chosen)]
+    everything = ' (all of it: -m "")' if unchosen else ""
+    return f"Left out: {', '.join([*missing, *unchosen]) or 'nothing'}{everything}"
 
 
 def on(*names: str) -> pytest.MarkDecorator:
@@ -96,9 +133,7 @@ def on(*names: str) -> pytest.MarkDecorator:
 
     What an answer owes to the database is tested on all of them.
     """
-    return pytest.mark.parametrize(
-        "engine_name", [name for name in names if name in ENGINES], indirect=True, scope="session"
-    )
+    return pytest.mark.parametrize("engine_name", names, indirect=True, scope="session")
 
 
 async def on_server(url: URL, statement: str) -> None:
@@ -117,7 +152,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session", params=ENGINES)
+@pytest.fixture(scope="session", params=ALL_ENGINES)
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -130,8 +165,29 @@ def new_database(engine_name: str, tmp_path: Path) -> Iterator[URL]:
 
 
 @pytest.fixture(scope="session")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], URL]]:
-    """The database of each engine for all tests that leave no row behind, brought to head by the migrations.
+def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[URL], None]:
+    """A function that brings an empty database to head: a file of SQLite's by copying one that was migrated once."""
+
+    @cache
+    def template() -> Path:
+        path = tmp_path_factory.mktemp("template") / "blog.db"
+        alembic.command.upgrade(alembic_config(make_settings(make_url(f"sqlite:///{path}"))), "head")
+        return path
+
+    def upgrade(url: URL) -> None:
+        if url.get_backend_name() == "sqlite":
+            shutil.copyfile(template(), str(url.database))
+        else:
+            alembic.command.upgrade(alembic_config(make_settings(url)), "head")
+
+    return upgrade
+
+
+@pytest.fixture(scope="session")
+def databases(
+    tmp_path_factory: pytest.TempPathFactory, upgraded: Callable[[URL], None]
+) -> Iterator[Callable[[str], URL]]:
+    """The database of each engine for all tests that leave no row behind, at head.
 
     It is kept while tests of the other engines run, because to make one takes longer than most tests.
     """
@@ -140,7 +196,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
         @cache
         def database_of(engine: str) -> URL:
             url = stack.enter_context(made_database(engine, tmp_path_factory.mktemp("database")))
-            alembic.command.upgrade(alembic_config(make_settings(url)), "head")
+            upgraded(url)
             return url
 
         yield database_of
@@ -248,11 +304,10 @@ async def with_settings(app: FastAPI, **changes: Any) -> AsyncIterator[httpx.Asy
 
 
 @pytest.fixture
-def settings_apart(new_database: URL) -> Settings:
+def settings_apart(new_database: URL, upgraded: Callable[[URL], None]) -> Settings:
     """Those of a database at head for one test alone, whose ids begin at 1 and may go wherever they like."""
-    settings = make_settings(new_database)
-    alembic.command.upgrade(alembic_config(settings), "head")
-    return settings
+    upgraded(new_database)
+    return make_settings(new_database)
 
 
 @pytest.fixture
@@ -350,17 +405,6 @@ def lost_database(app: FastAPI) -> Iterator[None]:
             event.remove(engine, "before_cursor_execute", fail)
 
 
-def crowd() -> float:
-    """How many processes want each core, and so how many times as long one may take; 1 where nothing else runs."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answers(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/ready", verify=NO_TLS).is_success
@@ -374,7 +418,7 @@ def serving(folder: Path) -> Iterator[str]:
 
     What it prints and logs is in `server.log` there.
     """
-    port = free_port()
+    port = reserved_port()
     # Not a pipe: nobody reads it while the tests ask, and a server that can't write its log stands still.
     log = folder / "server.log"
     with log.open("w") as output:
@@ -386,7 +430,7 @@ def serving(folder: Path) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
     try:
-        due = time.monotonic() + 30
+        due = time.monotonic() + HANG
         while not answers(port):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < due, log.read_text()
@@ -394,5 +438,5 @@ def serving(folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=HANG)
     assert process.returncode == 0

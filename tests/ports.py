@@ -13,7 +13,10 @@ LOWEST = 10_000
 """Below it are those that servers have by default."""
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-"""First and last of the ports from which the kernel takes one for a connection that goes out."""
+"""First and last of the ports from which Linux takes one for a connection that goes out."""
+
+IANA_EPHEMERAL = "49152 65535"
+"""The same where there is no such file, by RFC 6335."""
 
 
 def reserved_port() -> int:
@@ -41,7 +44,7 @@ def reserved_port() -> int:
 @cache
 def _candidates() -> Iterator[int]:
     """Those that this process has not tried yet."""
-    first, last = map(int, EPHEMERAL.read_text().split())
+    first, last = map(int, (EPHEMERAL.read_text() if EPHEMERAL.exists() else IANA_EPHEMERAL).split())
     ports = [port for port in range(LOWEST, 2**16) if not first <= port <= last] or list(range(LOWEST, 2**16))
     random.Random().shuffle(ports)  # not as a test may have seeded the one that all share
     return iter(ports)

@@ -27,11 +27,11 @@ from websockets.sync.client import connect
 from blog.security.access import Scope
 from blog.security.tokens import LEEWAY, AccessTokens
 from tests.answers import code
-from tests.conftest import CHROMIUM, NO_TLS, ROOT, SECRET, serving
+from tests.conftest import CHROMIUM, HANG, NO_TLS, ROOT, SECRET, serving
 from tests.factories import PASSWORD, bearer
 from tests.test_readme import ADDRESS, README
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no browser")
+pytestmark = pytest.mark.browser
 
 Token = dict[str, Any]
 
@@ -55,7 +55,7 @@ addEventListener("securitypolicyviolation", (event) =>
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=20_000)  # the machine may do other things too
+    expect.set_options(timeout=HANG * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
@@ -77,14 +77,14 @@ class Served(NamedTuple):
             input=typed,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG,
             check=True,
         )
         return done.stdout.strip()
 
     def mailed_link(self, to: str) -> str:
         """The link that was mailed to this address, which is written behind the answer that it follows."""
-        due = time.monotonic() + 20
+        due = time.monotonic() + HANG
         while True:
             found = re.search(rf" to={to} link=(\S+)", (self.folder / "server.log").read_text())
             if found:
@@ -145,6 +145,7 @@ def visiting(browser: Browser, *addresses: str) -> Iterator[Page]:
             faults.append(f"asks {request.url}")
 
     with browser.new_context() as context:
+        context.set_default_timeout(HANG * 1000)
         context.add_init_script(REPORT_VIOLATIONS)
         context.on("request", look)
         context.on("console", hear)
@@ -635,7 +636,7 @@ class TestRooms:
         # What is stored, and nobody is told: it is sent again, and written once.
         cable.answers = False
         rooms.say("second")
-        due = time.monotonic() + 20
+        due = time.monotonic() + HANG
         while len(bob.get(f"/room/{room}/messages").json()) < 2:
             assert time.monotonic() < due
             time.sleep(0.02)

@@ -34,9 +34,10 @@ from blog.repository.user import UserRepository
 from blog.schemas.blog import BlogWrite
 from blog.security.passwords import PasswordHasher
 from tests.answers import code
-from tests.conftest import NO_TLS, SECRET, client_of, free_port, make_settings, on, serving
+from tests.conftest import HANG, NO_TLS, SECRET, client_of, make_settings, on, serving
 from tests.factories import PASSWORD, PASSWORD_HASH, Factory, bearer, blog_row
 from tests.images import image_of
+from tests.ports import reserved_port
 
 ROOT = Path(__file__).parent.parent
 
@@ -291,6 +292,7 @@ class TestUserPassword:
         assert log_in(at_head, "ada@example.com", "another password") == (200, "")
 
     @on("sqlite")
+    @pytest.mark.processes
     def test_asked_for_twice_on_a_terminal(self, at_head: URL) -> None:
         """A real terminal: what is typed is not shown, and two that differ are asked for again."""
         add()
@@ -434,7 +436,7 @@ def test_database_goes_away_meanwhile(at_head: URL, monkeypatch: pytest.MonkeyPa
 class TestServe:
     @pytest.fixture
     def served(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-        monkeypatch.setenv("BLOG_PORT", str(free_port()))
+        monkeypatch.setenv("BLOG_PORT", str(reserved_port()))
         monkeypatch.setattr("signal.signal", lambda *_: None)
         calls: list[dict[str, Any]] = []
         monkeypatch.setattr("uvicorn.run", lambda app, **options: calls.append(options | {"app": app}))
@@ -511,6 +513,7 @@ def server(at_head: URL, tmp_path: Path) -> Iterator[str]:
 
 
 @on("sqlite")
+@pytest.mark.processes
 def test_stock_client_of_oauth2(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from oauthlib.oauth2 import LegacyApplicationClient
     from requests_oauthlib import OAuth2Session
@@ -525,15 +528,17 @@ def test_stock_client_of_oauth2(server: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @on("sqlite")
+@pytest.mark.processes
 def test_headers_of_the_server(server: str) -> None:
     assert "server" not in httpx.get(f"{server}/blog/", verify=NO_TLS).headers
 
 
 @on("sqlite")
+@pytest.mark.processes
 def test_port_in_use(server: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "BLOG_PORT": server.rpartition(":")[2]}
     command = [sys.executable, "-m", "blog", "serve"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode != 0
     assert "Address already in use" in done.stderr
     assert "Traceback" not in done.stderr

@@ -29,10 +29,8 @@ from blog.repository.room import PresenceRepository, RoomRepository
 from blog.schemas.room import RoomCreate, RoomUpdate
 from blog.security.access import Caller
 from blog.settings import Settings
-from tests.conftest import on
+from tests.conftest import HANG, on
 from tests.factories import Factory
-
-PATIENCE = 30
 
 Told = dict[str, Any]
 
@@ -164,7 +162,7 @@ class Socket:
 
     async def next(self, kind: str) -> Told:
         """The next frame, which must be of this type."""
-        assert await self.go_on(PATIENCE)
+        assert await self.go_on(HANG)
         assert self.heard[-1]["type"] == kind
         return self.heard[-1]
 
@@ -172,14 +170,14 @@ class Socket:
         """Numbers of the next messages, whoever comes and goes in between."""
         numbers: list[int] = []
         while len(numbers) < count:
-            assert await self.go_on(PATIENCE)
+            assert await self.go_on(HANG)
             if self.heard[-1]["type"] == "message":
                 numbers.append(self.heard[-1]["number"])
         return numbers
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         while not condition():  # noqa: ASYNC110  (it is behind a door)
             await asyncio.sleep(0.01)
 
@@ -246,7 +244,7 @@ class Story:
         if self._reading is None and self._room.id in self._hub._rooms:
             self._reading = asyncio.create_task(self._hub._read({self._room.id}))
         if self._reading is not None:
-            await asyncio.wait([self._reading], timeout=self._chance.choice([0, 0, PATIENCE]))
+            await asyncio.wait([self._reading], timeout=self._chance.choice([0, 0, HANG]))
             if self._reading.done():
                 self._reading.result()
                 self._reading = None
@@ -279,7 +277,7 @@ class Story:
         for socket in self.there:
             subscriber = socket.subscriber
             while (subscriber.number, subscriber.removal) != (self._last, removals):
-                assert await socket.go_on(PATIENCE)
+                assert await socket.go_on(HANG)
             for _ in range(20):  # and nothing but who is here comes behind
                 await socket.go_on()
 
@@ -351,7 +349,7 @@ class TestReadingOn:
             assert await socket.messages(2) == [1, 2]
             await room.delete()
             with pytest.raises(RoomNotFound):
-                await socket.go_on(PATIENCE)
+                await socket.go_on(HANG)
 
     @pytest.mark.parametrize("missed", [0, 2])
     async def test_a_message_that_is_logged_while_somebody_reads_what_was_missed(
@@ -396,7 +394,7 @@ class TestReadingOn:
         with Socket(hub, await room.row(), ada) as socket:
             await room.post()
             monkeypatch.setattr(RoomRepository, "heads", heads_and_then)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(HANG):
                 await hub._read({room.id})
                 assert not socket.subscriber.ending.done()
                 await hub._read({room.id})
@@ -416,7 +414,7 @@ class TestReadingOn:
     ) -> None:
         """As it is where another process writes in the one, and this one in the other."""
         monkeypatch.setattr(live, "LONGEST_WHEN_TOLD", live.LONGEST)
-        monkeypatch.setattr(live, "AUDIT", PATIENCE)
+        monkeypatch.setattr(live, "AUDIT", HANG)
         other = await new_room(database, ada)
         named = hub._named
 
@@ -725,6 +723,6 @@ class TestStopping:
 
         task = asyncio.create_task(goes_on())
         await asyncio.sleep(0)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(HANG):
             (outcome,) = await cancelled([task])
         assert isinstance(outcome, asyncio.CancelledError)

@@ -28,7 +28,7 @@ from blog.security.passwords import PasswordHasher
 from blog.security.seals import Seals
 from blog.settings import Settings
 from tests.answers import code, count
-from tests.conftest import ENGINES, client_of, commits_fail, make_settings, on, patient_app, statements_of
+from tests.conftest import ALL_ENGINES, client_of, commits_fail, make_settings, on, patient_app, statements_of
 from tests.factories import Factory, bearer
 
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
@@ -151,7 +151,7 @@ async def world(app: FastAPI, settings: Settings, monkeypatch: pytest.MonkeyPatc
 
 def each(paths: Iterable[str], *engines: str) -> pytest.MarkDecorator:
     """Each of these that makes something, on SQLite; and on every engine two, because all are kept in one way."""
-    engines = engines or tuple(ENGINES)
+    engines = engines or ALL_ENGINES
     cases = [(name, path) for name in engines for path in paths if name == "sqlite" or path in ("/user/", "/blog/")]
     return pytest.mark.parametrize(("engine_name", "path"), cases, indirect=["engine_name"], scope="session")
 

@@ -36,11 +36,8 @@ from blog.server import FRAME_LIMIT, protocols
 from blog.settings import Settings
 from tests.answers import code
 from tests.clock import Clock
-from tests.conftest import client_of, lost_database, on
+from tests.conftest import HANG, client_of, lost_database, on
 from tests.factories import PASSWORD, Factory, bearer
-
-PATIENCE = 30
-"""Seconds after which a test takes it that what it waits for does not come."""
 
 AUDIT = live.AUDIT
 """What it is where no test hurries."""
@@ -69,7 +66,7 @@ def no_error(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait for what nobody tells."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         while not condition():  # noqa: ASYNC110  (it is behind a door)
             await asyncio.sleep(0.01)
 
@@ -99,7 +96,7 @@ class Listener:
         return int(posted["number"])
 
     async def anything(self) -> Frame:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(HANG):
             frame: Frame = json.loads(await self.connection.recv())
         if frame["type"] == "message":
             self.last = frame["number"]
@@ -170,7 +167,7 @@ class Platform:
         self, path: str, headers: Headers | None = None, after: int = 0, **options: Any
     ) -> AsyncIterator[Listener]:
         # Without a bound for what it has not read a client hears of no closing that is behind it.
-        options = {"proxy": None, "open_timeout": PATIENCE, "max_queue": None} | options
+        options = {"proxy": None, "open_timeout": HANG, "max_queue": None} | options
         async with connect(f"{self.address}{path}", additional_headers=headers, **options) as connection:
             yield Listener(connection, after)
 
@@ -1030,7 +1027,7 @@ class TestBounds:
 
     async def test_pings_are_answered(self, platform: Platform, factory: Factory, ada: User, room: int) -> None:
         async with platform.join(room, factory.login(ada)) as listener:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(HANG):
                 assert await (await listener.connection.ping()) >= 0
 
     @pytest.mark.parametrize("said", [b"\x81\x05Hello", b"\xff" * 100, b"\x89\x80\0\0\0\0" * 10, b"\x88\x80\0\0\0\0"])
@@ -1052,7 +1049,7 @@ class TestBounds:
             (connection,) = platform.running.server_state.connections
             await until(lambda: connection.conn.reader.eof or connection.transport.is_closing())  # type: ignore[union-attr]
             came.set()
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(HANG):
                 with suppress(ConnectionError):
                     await reader.read()
         await until(lambda: "WS /room" in caplog.text)
@@ -1199,9 +1196,7 @@ class TestWhoMayNoLongerListen:
         async with another(settings) as platform, platform.join(room, factory.login(ada)) as listener:
             await listener.greeted()
             await client.post("/logout", headers=factory.login(ada))
-            began = time.monotonic()
             assert await listener.end() == (4401, "invalid_token")
-            assert time.monotonic() - began < 5
 
     @on("sqlite")
     async def test_an_access_token_that_runs_out(
@@ -1474,7 +1469,7 @@ class TestLeaving:
         async with platform.join(room, factory.login(ada)) as listener:
             async with platform.join(room, factory.login(bob)) as writer:
                 await writer.post("Hello")
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(HANG):
                     await storing.wait()
                 writer.connection.transport.abort()
                 await until(lambda: len(platform.running.server_state.connections) == 1)

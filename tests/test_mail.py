@@ -24,8 +24,9 @@ from cryptography.x509.oid import NameOID
 from blog import mail
 from blog.app import create_app
 from blog.mail import Mail, Mailer
-from tests.conftest import client_of, free_port, make_settings
+from tests.conftest import HANG, client_of, make_settings
 from tests.factories import Factory
+from tests.ports import reserved_port
 
 MAIL = Mail("Ada@example.com", "Greetings", "Some words, ünd more.", "https://blog.example.com/link#x=y")
 
@@ -68,7 +69,7 @@ def start(post: Post) -> Iterator[Start]:
     controllers: list[Controller] = []
 
     def run(**options: Any) -> str:
-        port = free_port()
+        port = reserved_port()
         controller = Controller(post, hostname="127.0.0.1", port=port, authenticator=post.authenticate, **options)
         controller.start()
         controllers.append(controller)
@@ -77,7 +78,7 @@ def start(post: Post) -> Iterator[Start]:
     yield run
     for controller in controllers:
         # It stops as it is, and what is closing then stays half closed.
-        asyncio.run_coroutine_threadsafe(nobody_is_connected(), controller.loop).result(timeout=10)
+        asyncio.run_coroutine_threadsafe(nobody_is_connected(), controller.loop).result(timeout=HANG)
         controller.stop()
 
 
@@ -230,7 +231,7 @@ async def test_the_platform_stops_meanwhile(silent: str, caplog: pytest.LogCaptu
     await asyncio.sleep(0)
     for task in sending:
         task.cancel()
-    await asyncio.wait_for(asyncio.gather(*sending), timeout=1)
+    await asyncio.wait_for(asyncio.gather(*sending), timeout=HANG)
     lines = [record for record in caplog.records if record.name == "blog.mail"]
     assert [record.__dict__["fields"]["error"] for record in lines] == ["the server stops"] * 10
 

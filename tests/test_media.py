@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from PIL import Image, ImageChops, ImageCms, PngImagePlugin
 from blog import media
 from blog.errors import Busy, NotAnImage, Refusal, StorageUnavailable, TooManyPixels
 from blog.media import KINDS, NAME, TURNS, Folder, Images, Picture, remake
-from tests.conftest import crowd
 from tests.images import FORMATS, MEDIA_TYPES, SIZE, animation_of, chunk, gif, image_of, picture, png, read, written
 
 LIMIT = 25_000_000
@@ -273,10 +271,8 @@ class TestTooMuch:
         ids=["png", "largest png", "just too large", "gif", "medium gif", "frames", "many frames", "webp"],
     )
     def test_pixels_and_frames(self, content: bytes) -> None:
-        began = monotonic()
         with pytest.raises(TooManyPixels):
             remake(content, LIMIT)
-        assert monotonic() - began < 2 * crowd()
 
     @pytest.mark.parametrize(("extension", "weight"), [("png", 1), ("jpg", 1), ("gif", 1), ("webp", 2), ("avif", 2)])
     def test_just_enough(self, extension: str, weight: int) -> None:

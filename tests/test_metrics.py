@@ -53,6 +53,7 @@ async def test_requests_by_route_method_and_status() -> None:
 
 
 @on("postgresql")
+@pytest.mark.processes
 def test_all_workers_count_together(at_head: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLOG_WORKERS", "2")
     monkeypatch.setenv("BLOG_METRICS", "true")

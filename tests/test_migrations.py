@@ -29,7 +29,7 @@ from blog.repository.blog import BlogRepository
 from blog.schemas.types import PageRequest
 from blog.security.access import ALL, Caller
 from blog.settings import Settings
-from tests.conftest import SECRET, make_settings
+from tests.conftest import HANG, SECRET, make_settings
 
 ROOT = Path(__file__).parent.parent
 VERSIONS = ROOT / "migrations" / "versions"
@@ -263,6 +263,7 @@ class TestUpgrade:
         alembic.command.downgrade(config, "head:base", sql=True)
         assert "DROP TABLE blog" in config.output_buffer.getvalue()
 
+    @pytest.mark.processes
     def test_three_at_once(self, new_database: URL, tmp_path: Path) -> None:
         environment = os.environ | {
             "BLOG_DATABASE_URL": new_database.render_as_string(hide_password=False),
@@ -271,7 +272,7 @@ class TestUpgrade:
         upgrade = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         processes = [subprocess.Popen(upgrade, cwd=tmp_path, env=environment, **pipes) for _ in range(3)]  # type: ignore[call-overload]
-        outputs = [process.communicate(timeout=60)[0] for process in processes]
+        outputs = [process.communicate(timeout=HANG)[0] for process in processes]
         assert [process.returncode for process in processes] == [0, 0, 0], outputs
         assert tables(new_database) == TABLES
         assert sum("Running upgrade" in output for output in outputs) == 1

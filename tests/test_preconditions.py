@@ -1,7 +1,6 @@
 """Entity tags, and the requests that depend on them."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from blog.repository.user import UserRepository
 from blog.schemas.types import Output
 from blog.security.access import ALL
 from tests.answers import code
-from tests.conftest import crowd, make_settings, on, with_settings
+from tests.conftest import make_settings, on, with_settings
 from tests.factories import PASSWORD, Factory, bearer
 
 FAILED = (412, "precondition_failed")
@@ -151,12 +150,10 @@ class TestRead:
     )
     async def test_spellings_that_do_not(self, world: World, write: Callable[[str], list[str]]) -> None:
         lines = [("If-None-Match", line) for line in write(await world.etag(ME))]
-        began = time.perf_counter()
         response = await world.client.get(
             ME, headers=[(name.encode(), value.encode("latin-1")) for name, value in [*world.login.items(), *lines]]
         )
         assert response.status_code == 200
-        assert time.perf_counter() - began < 0.5 * crowd()
 
     async def test_a_change_changes_it(self, world: World) -> None:
         before = {path: await world.etag(path) for path in (ME, USER)}

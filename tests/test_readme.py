@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import pytest
+
 from blog.asyncapi import endings
 from blog.schemas.room import CLIENT_FRAMES, SERVER_FRAMES
-from tests.conftest import serving
+from tests.conftest import HANG, serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,6 +44,7 @@ def comparable(output: str) -> str:
     return output.replace("\r", "").strip()
 
 
+@pytest.mark.processes
 def test_the_walk_gives_what_the_readme_shows(tmp_path: Path) -> None:
     steps = walk()
     assert len(steps) > 10
@@ -55,7 +58,7 @@ def test_the_walk_gives_what_the_readme_shows(tmp_path: Path) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": path}
         done = subprocess.run(
-            shell, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True
+            shell, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG, check=True
         )
     printed = done.stdout.split(f"{MARK}\n")
     for (command, shown), real in zip(steps, printed, strict=False):

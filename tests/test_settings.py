@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from blog.settings import Settings, read_settings
+from tests.conftest import HANG
 
 ROOT = Path(__file__).parent.parent
 KEY = "k" * 32
@@ -206,11 +207,12 @@ def test_own_secret_makes_no_file(monkeypatch: pytest.MonkeyPatch, folder: Path)
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", ["blog.main", "blog"])
 def test_a_bad_setting_ends_the_program_with_one_line(module: str, folder: Path) -> None:
     command = [sys.executable, *(["-c", "import blog.main"] if module == "blog.main" else ["-m", "blog", "check"])]
     environment = os.environ | {"BLOG_SECRET_KEY": "short", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 1
     assert done.stderr == "blog: BLOG_SECRET_KEY: shorter than 32 bytes; make one with: openssl rand -hex 32\n"
     assert done.stdout == ""

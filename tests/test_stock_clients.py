@@ -161,6 +161,7 @@ class TestAuthlib:
             await stock.fetch_token(stock.metadata["token_endpoint"], username=user.email, password="another password")
 
 
+@pytest.mark.processes
 class TestRequestsOAuthlib:
     def test_from_login_to_logout(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")

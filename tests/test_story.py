@@ -9,14 +9,13 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, Route, expect
 
-from tests.conftest import CHROMIUM
 from tests.factories import PASSWORD
 from tests.images import image_of
 from tests.test_browser import Served, browser, get, platform_with, visiting
 
 __all__ = ["browser"]  # the fixture
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no browser")
+pytestmark = pytest.mark.browser
 
 DROP = """([content, name]) => {
     const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
@@ -85,7 +84,7 @@ def test_with_scripts(browser: Browser, served: Served) -> None:
         ada.fill(title="Notes on the engine", body="It *weaves* patterns.", tags="Looms")
         ada.page.get_by_text("Preview", exact=True).click()
         expect(ada.page.locator("#preview em")).to_have_text("weaves")
-        expect(ada.page.locator("#saved")).to_have_text("Saved as a draft.", timeout=30_000)
+        expect(ada.page.locator("#saved")).to_have_text("Saved as a draft.")
         editor = ada.page.url
         assert editor.startswith(f"{address}/desk/")
         assert editor != f"{address}/desk/new"

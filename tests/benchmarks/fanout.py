@@ -14,7 +14,8 @@ import httpx
 from tests.benchmarks import contestants, databases
 from tests.benchmarks.crowd import Errand
 from tests.benchmarks.load import Sample, Server, environment, forget_peak, peak_memory, started
-from tests.conftest import SECRET, free_port, make_settings
+from tests.conftest import SECRET, make_settings
+from tests.ports import reserved_port
 
 BARE, ONE, TWO = "bare broadcast", "platform", "platform, said at another process"
 BESIDE_SOCKETS = 100
@@ -59,7 +60,7 @@ def allow_files(sockets: int) -> bool:
 def halls(engine: str, sockets: int, folder: Path) -> Iterator[list[Hall]]:
     """The floor beneath, and the platform, whose processes share an engine that can be shared."""
     with ExitStack() as stack:
-        port = free_port()
+        port = reserved_port()
         bare = stack.enter_context(started(["-m", "tests.benchmarks.broadcast", str(port)], {}, folder, port))
         url = stack.enter_context(databases.made(engine, folder))
         databases.fill_platform(engine, url, blogs=100, password_hash="")
@@ -68,7 +69,7 @@ def halls(engine: str, sockets: int, folder: Path) -> Iterator[list[Hall]]:
         variables |= {f"BLOG_{whose}_SOCKET_LIMIT": str(sockets) for whose in ("USER", "ADDRESS", "ROOM")}
         servers = []
         for _ in range(1 if engine == "sqlite" else 2):
-            port = free_port()
+            port = reserved_port()
             serve = started(["-m", "blog", "serve"], variables | {"BLOG_PORT": str(port)}, folder, port)
             servers.append(stack.enter_context(serve))
         found = [Hall(BARE, bare, bare), Hall(ONE, servers[0], servers[0])]

@@ -2,96 +2,61 @@
 
 PostgreSQL and MariaDB are started from the programs that are installed here; nothing else needs to run.
 
-- `BLOG_TEST_ENGINES` names engines that must be tested: a run without the programs of one fails.
-- `BLOG_TEST_CYCLES` is how often a server is killed, 25 by default.
-- `BLOG_TEST_OUTAGE` is for how many seconds a database is away or locked, 10 by default.
-- `BLOG_TEST_WRITING` is for how many seconds clients write while others follow and page, 30 by default.
-- `BLOG_TEST_TOLERANCE` is how many times as long as demanded things may take, 1 by default; a machine that does
+- `--full` takes the large ones of the numbers in `numbers.py`, and asserts times.
+- `BLOG_TEST_TOLERANCE` is how many times as long as demanded things may take then, 1 by default; a machine that does
   other things too needs more. What may be lost is nothing in any case.
+- `BLOG_TEST_ENGINES` names engines that must be tested, as `CI` does with all of them: without the programs of one,
+  these tests fail.
 """
 
 import gc
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
 import alembic.command
 import pytest
 import sqlalchemy as sa
 
 from blog.database import alembic_config
-from tests import conftest as above
 from tests.conftest import ALL_ENGINES, make_settings
+from tests.endurance.figures import Figures
+from tests.endurance.numbers import FULL, SMALL, Numbers
 from tests.endurance.servers import SERVERS, DatabaseServer
 
+FOLDER = Path(__file__).parent
 ENGINES = [name for name in ALL_ENGINES if name == "sqlite" or SERVERS[name].is_installed()]
 
-# What the run says of its engines, and whether one is missing, is a matter of programs here and not of addresses.
-above.ENGINES[:] = ENGINES
-above.CURE = "install its server"
-
-# Told to end, a run ends its servers first.
-signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-CYCLES = int(os.environ.get("BLOG_TEST_CYCLES", "25"))
-OUTAGE = float(os.environ.get("BLOG_TEST_OUTAGE", "10"))
-WRITING = float(os.environ.get("BLOG_TEST_WRITING", "30"))
-TOLERANCE = float(os.environ.get("BLOG_TEST_TOLERANCE", "1"))
-
-# Ten clients' threads that each keep the interpreter for 5 ms would be seen as the platform's slowness.
-sys.setswitchinterval(0.0005)
+NUMBERS: Numbers = SMALL
+"""Those of this run: set before a module of tests here is imported."""
 
 
-@dataclass
-class Figures:
-    """What the platform is held to and what was seen of it. One that is missed fails the test once it is through."""
-
-    test: str
-    missed: list[str] = field(default_factory=list)
-
-    def at_most(self, what: str, demanded: float, seen: float, *, slack: float = 0.0) -> None:
-        """Seconds. `slack` is what the machine may add without the platform being at fault; the table shows it."""
-        tolerated = (demanded + slack) * TOLERANCE
-        verdict = "" if seen <= demanded else "within slack" if seen <= tolerated else "MISSED"
-        self._note(what, f"≤ {demanded:g} s", f"{seen:.3g} s", verdict)
-
-    def at_least(self, what: str, demanded: int, seen: int) -> None:
-        """How many there were: a test in which nothing happened proves nothing."""
-        self._note(what, f"≥ {demanded}", str(seen), "" if seen >= demanded else "MISSED")
-
-    def no_more_than(self, what: str, demanded: int, seen: int, unit: str) -> None:
-        """Of something that takes no longer on a busy machine, and so has no tolerance."""
-        self._note(what, f"≤ {demanded} {unit}", f"{seen} {unit}", "" if seen <= demanded else "MISSED")
-
-    def equal(self, what: str, demanded: object, seen: object) -> None:
-        self._note(what, str(demanded), str(seen), "" if seen == demanded else "MISSED")
-
-    def seen(self, what: str, seen: object) -> None:
-        """Nothing is demanded of this one."""
-        self._note(what, "", str(seen), "")
-
-    def _note(self, what: str, demanded: str, seen: str, verdict: str) -> None:
-        table.append((self.test, what, demanded, seen, verdict))
-        if verdict == "MISSED":
-            self.missed.append(f"{what}: demanded {demanded}, seen {seen}")
+def pytest_configure(config: pytest.Config) -> None:
+    global NUMBERS
+    NUMBERS = FULL if config.getoption("--full") else SMALL
 
 
-table: list[tuple[str, str, str, str, str]] = []
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not make a test of each operation of the API only to deselect it."""
+    is_left_out = "not endurance" in config.option.markexpr
+    return True if is_left_out and collection_path.name == "test_schema.py" else None
 
 
-@pytest.fixture
-def figures(request: pytest.FixtureRequest) -> Figures:
-    return Figures(request.node.name.removeprefix("test_"))
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(FOLDER):
+            item.add_marker("endurance")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    # The collector of our own process would be seen as the platform's slowness, too: 100 ms at a time.
+    # The collector of our own process would be seen as the platform's slowness: 100 ms at a time.
     gc.disable()
     try:
         yield
@@ -103,36 +68,57 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         pytest.fail("\n".join(figures.missed), pytrace=False)
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if not table:
-        return
-    terminalreporter.section("demanded and seen")
-    widths = [max(len(row[column]) for row in table) for column in (1, 2, 3)]
-    test = None
-    for row in table:
-        if row[0] != test:
-            test = row[0]
-            terminalreporter.write_line(test, bold=True)
-        cells = "  ".join(text.ljust(width) for text, width in zip(row[1:4], widths, strict=True))
-        terminalreporter.write_line(f"  {cells}  {row[4]}".rstrip(), red=row[4] == "MISSED")
+@pytest.fixture(scope="session", autouse=True)
+def _all_engines() -> None:
+    wanted = ALL_ENGINES if os.environ.get("CI") else os.environ.get("BLOG_TEST_ENGINES", "").split(",")
+    missing = set(wanted) - {""} - set(ENGINES)
+    if missing:
+        raise pytest.UsageError(f"no server to test {', '.join(sorted(missing))} on: install it")
 
 
-@contextmanager
-def database_at_head(engine: str, folder: Path) -> Iterator[sa.URL]:
-    """A database of the test's own, on a server of its own."""
+@pytest.fixture(scope="module", autouse=True)
+def _attentive() -> Iterator[None]:
+    """Told to end, the run ends its servers first; and no thread of ours waits long for another."""
+    handler, interval = signal.signal(signal.SIGTERM, signal.default_int_handler), sys.getswitchinterval()
+    # Ten clients' threads that each keep the interpreter for 5 ms would be seen as the platform's slowness, too.
+    sys.setswitchinterval(0.0005)
+    yield
+    sys.setswitchinterval(interval)
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    tolerance = float(os.environ.get("BLOG_TEST_TOLERANCE", "1")) if NUMBERS.is_full else None
+    return Figures(request.node, tolerance)
+
+
+DatabaseMaker = Callable[[str, Path], sa.URL]
+
+
+@pytest.fixture(scope="session")
+def make_database() -> Iterator[DatabaseMaker]:
+    """A function that makes a database at head: in this folder, or on a server that no test stops."""
     with ExitStack() as stack:
-        if engine in SERVERS:
-            url = stack.enter_context(SERVERS[engine]()).url
-        else:
-            url = sa.make_url(f"sqlite:///{folder / 'blog.db'}")
-        migrate(url)
-        yield url
+
+        @cache
+        def server_of(engine: str) -> DatabaseServer:
+            return stack.enter_context(SERVERS[engine]())
+
+        def make(engine: str, folder: Path) -> sa.URL:
+            if engine in SERVERS:
+                url = server_of(engine).make_database(f"blog_{uuid4().hex[:12]}")
+            else:
+                url = sa.make_url(f"sqlite:///{folder / 'blog.db'}")
+            migrate(url)
+            return url
+
+        yield make
 
 
 @pytest.fixture(params=ENGINES)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.URL]:
-    with database_at_head(request.param, tmp_path) as url:
-        yield url
+def url(request: pytest.FixtureRequest, make_database: DatabaseMaker, tmp_path: Path) -> sa.URL:
+    return make_database(request.param, tmp_path)
 
 
 @pytest.fixture(params=ENGINES[1:])

@@ -19,13 +19,11 @@ import sqlalchemy as sa
 
 from blog.models import Blog, User
 from blog.schemas.problem import MEDIA_TYPE
+from tests.conftest import HANG
 from tests.endurance.servers import connected, wait_for
 from tests.factories import PASSWORD
 
 EMAIL = "ada@example.com"
-
-PATIENCE = 20
-"""Seconds that a client waits for an answer: longer than any answer may take, so that one too late is seen as such."""
 
 MAX_CLIENTS = 128
 
@@ -33,7 +31,7 @@ MAX_CLIENTS = 128
 def client_of(address: str, *, source: str | None = None) -> httpx.Client:
     """A client with one connection, from an address of its own if `source` names one (all of 127.0.0.0/8 is ours)."""
     transport = httpx.HTTPTransport(verify=False, local_address=source, limits=httpx.Limits(max_connections=1))
-    return httpx.Client(base_url=address, transport=transport, timeout=PATIENCE, trust_env=False)
+    return httpx.Client(base_url=address, transport=transport, timeout=HANG, trust_env=False)
 
 
 def log_in(client: httpx.Client, password: str = PASSWORD, *, email: str = EMAIL) -> httpx.Response:
@@ -173,10 +171,16 @@ class Load:
 
         return self.ask(act, clients=clients, pause=pause, once=once)
 
-    def await_writes(self, number: int, seconds: float = 20) -> None:
+    def await_writes(self, number: int) -> None:
         """Wait until so many more blogs have been acknowledged."""
         enough = len(self.acknowledged) + number
-        wait_for(lambda: len(self.acknowledged) >= enough, seconds, f"{number} writes acknowledged")
+        wait_for(lambda: len(self.acknowledged) >= enough, f"{number} writes acknowledged")
+
+    @staticmethod
+    def await_answers(answers: Answers, *statuses: int, number: int) -> None:
+        """Wait until so many more have come with one of these statuses."""
+        enough = len(answers.with_status(*statuses)) + number
+        wait_for(lambda: len(answers.with_status(*statuses)) >= enough, f"{number} answers of {statuses}")
 
     def _go_on(self, act: Callable[[httpx.Client], httpx.Response], answers: Answers, pause: float, once: bool) -> None:
         with client_of(self._address) as client:

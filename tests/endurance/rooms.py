@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from blog.repository import AnyRow
+from tests.conftest import HANG
 from tests.endurance.load import client_of
 from tests.endurance.servers import connected
 
@@ -148,14 +149,14 @@ class Writer(Guest):
         await self.connection.send(json.dumps({"type": "message", "body": ref, "ref": ref}))
 
 
-async def until(count: Callable[[], int], number: int, seconds: float) -> None:
-    """Wait until so many are counted. Raises TimeoutError when for so many seconds there was not one more."""
+async def until(count: Callable[[], int], number: int) -> None:
+    """Wait until so many are counted. Raises TimeoutError when for minutes there was not one more."""
     seen, seen_at = count(), time.monotonic()
     while seen < number:
         await asyncio.sleep(0.01)
         if count() > seen:
             seen, seen_at = count(), time.monotonic()
-        elif time.monotonic() - seen_at > seconds:
+        elif time.monotonic() - seen_at > HANG:
             raise TimeoutError
 
 

@@ -21,21 +21,19 @@ import httpx
 import sqlalchemy as sa
 
 from tests.benchmarks.databases import SYNC_DRIVERS
-from tests.conftest import ROOT, SECRET, free_port
-
-START_TIMEOUT = 30
-"""Seconds that a server may take to start. How long it should take is for a test to say."""
+from tests.conftest import HANG, ROOT, SECRET
+from tests.ports import reserved_port
 
 ESTABLISHED = "01"
 """What /proc/net/tcp calls a connection that both ends hold."""
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, what: str, *, pause: float = 0.02) -> float:
-    """How many seconds it took until `condition` held."""
+def wait_for(condition: Callable[[], bool], what: str, *, pause: float = 0.02) -> float:
+    """How many seconds it took until `condition` held. How long it should take is for a test to say."""
     begin = time.monotonic()
     while not condition():
-        if time.monotonic() - begin > seconds:
-            raise AssertionError(f"{what}: not within {seconds} s")
+        if time.monotonic() - begin > HANG:
+            raise AssertionError(f"{what}: not within {HANG} s")
         time.sleep(pause)
     return time.monotonic() - begin
 
@@ -84,7 +82,7 @@ def connected(url: sa.URL) -> Iterator[sa.Connection]:
         url.set(drivername=SYNC_DRIVERS[url.drivername]),
         poolclass=sa.NullPool,
         isolation_level="AUTOCOMMIT",
-        connect_args=dict.fromkeys(timeouts[url.drivername], 5),
+        connect_args=dict.fromkeys(timeouts[url.drivername], HANG),
     )
     with engine.connect() as connection:
         yield connection
@@ -108,7 +106,7 @@ class DatabaseServer:
             self._account = {"user": self.runs_as, "group": self.runs_as, "extra_groups": []}
             shutil.chown(self._folder, self.runs_as, self.runs_as)
         self._data = self._folder / "data"
-        self._port = free_port()
+        self._port = reserved_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._server_url = sa.URL.create(
             self.name, self.admin, host="127.0.0.1", port=self._port, database=self.first_database
@@ -149,7 +147,7 @@ class DatabaseServer:
         raise NotImplementedError
 
     def _run(self, command: list[str]) -> None:
-        done = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, timeout=120, **self._account)
+        done = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, timeout=HANG, **self._account)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def make_database(self, name: str) -> sa.URL:
@@ -188,13 +186,13 @@ class DatabaseServer:
             assert process.poll() is None, self.log
             return self.answers
 
-        wait_for(answers, START_TIMEOUT, f"{self.name} answers")
+        wait_for(answers, f"{self.name} answers")
 
     def stop(self) -> None:
         """Stop it in good order, though without waiting for its clients."""
         assert self._process is not None
         self._process.send_signal(self.stop_signal)
-        self._process.wait(START_TIMEOUT)
+        self._process.wait(HANG)
 
     def crash(self) -> None:
         """End every process of it at once, as a loss of power would; stop() is not needed afterwards."""
@@ -203,9 +201,9 @@ class DatabaseServer:
         processes = self.processes
         for pid in processes:
             self._signal(pid, signal.SIGKILL)
-        self._process.wait(START_TIMEOUT)
+        self._process.wait(HANG)
         # PostgreSQL does not start while one of its former processes holds the shared memory.
-        wait_for(lambda: not any(map(is_alive, processes)), START_TIMEOUT, f"{self.name} is gone")
+        wait_for(lambda: not any(map(is_alive, processes)), f"{self.name} is gone")
 
     def freeze(self) -> None:
         """Stop every process of it in its tracks: connections stay, the kernel accepts new ones, nobody answers."""
@@ -285,7 +283,7 @@ class Platform:
     """
 
     def __init__(self, folder: Path, url: sa.URL | None = None, **settings: object) -> None:
-        self.port = free_port()
+        self.port = reserved_port()
         self.address = f"http://127.0.0.1:{self.port}"
         url = url or sa.make_url(f"sqlite:///{folder / 'blog.db'}")
         given = {"secret_key": SECRET, "password_rounds": 4, "access_token_lifetime": "PT1H"} | settings
@@ -335,7 +333,7 @@ class Platform:
                 stderr=log,
                 start_new_session=True,  # so that its workers can be killed with it
             )
-        with httpx.Client(base_url=self.address, timeout=5) as client:
+        with httpx.Client(base_url=self.address, timeout=HANG) as client:
 
             def answers() -> bool:
                 assert self.is_running, self.log[-4000:]
@@ -344,7 +342,7 @@ class Platform:
                 except httpx.TransportError:
                     return False
 
-            wait_for(answers, START_TIMEOUT, "the platform answers", pause=0.01)
+            wait_for(answers, "the platform answers", pause=0.01)
         return time.monotonic() - begin
 
     def kill(self) -> None:
@@ -352,17 +350,17 @@ class Platform:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(START_TIMEOUT)
+            self._process.wait(HANG)
 
     def terminate(self) -> None:
         """Ask it to end, as an init system does."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
 
-    def ended(self, timeout: float = START_TIMEOUT) -> int:
+    def ended(self) -> int:
         """Its exit code, once it has ended; negative when a signal ended it."""
         assert self._process is not None
-        return self._process.wait(timeout)
+        return self._process.wait(HANG)
 
     def limit_file_size(self, size: int | None) -> None:
         """Let it write no file beyond this many bytes from now on: to it, the disk is full."""

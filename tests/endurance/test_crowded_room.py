@@ -1,4 +1,4 @@
-"""Three hundred sockets in one room: one never reads, one sends all that it can."""
+"""Many sockets in one room: one never reads, one sends all that it can."""
 
 import asyncio
 import json
@@ -9,14 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from tests.endurance.conftest import Figures
+from tests.endurance.conftest import NUMBERS
+from tests.endurance.figures import Figures
 from tests.endurance.load import registered
 from tests.endurance.rooms import Guest, Writer, live, opened_room, staying, until
 from tests.endurance.servers import Platform, memory_of, open_connections, open_files, wait_for
 
-SOCKETS = 300
 USERS = 10
 WARM = 20
 """Who was there before memory and files are first counted, so that what the first ones cost is not the crowd's."""
@@ -25,7 +26,6 @@ DELIVERED = 1
 DROPPED = 30
 GROWTH = 30
 CLOSED = 10
-GIVEN_UP = 30
 TOO_MUCH = 1008
 FLOODED_WITH = 150
 """Messages before pings follow, of which even a slow machine takes more a second than anybody may send."""
@@ -61,25 +61,24 @@ def narrow_socket(port: int) -> socket.socket:
     return narrow
 
 
-async def flood(address: str, room: int, login: dict[str, str]) -> tuple[int, int | None]:
-    """Send as much as one can: how many frames that was, and how the socket ended."""
+async def flood(connection: ClientConnection) -> int:
+    """Send as much as one can until the socket ends: how many frames that was."""
     sent = 0
-    async with live(address, room, login) as connection:
 
-        async def read() -> None:
-            async for _ in connection:
-                pass
+    async def read() -> None:
+        async for _ in connection:
+            pass
 
-        reading = asyncio.create_task(read())
-        with suppress(ConnectionClosed):
-            while True:
-                frame = {"type": "message", "body": "Flood"} if sent < FLOODED_WITH else {"type": "ping"}
-                await connection.send(json.dumps(frame))
-                sent += 1
-                await asyncio.sleep(0)
-        with suppress(ConnectionClosed):
-            await reading
-    return sent, connection.close_code
+    reading = asyncio.create_task(read())
+    with suppress(ConnectionClosed):
+        while True:
+            frame = {"type": "message", "body": "Flood"} if sent < FLOODED_WITH else {"type": "ping"}
+            await connection.send(json.dumps(frame))
+            sent += 1
+            await asyncio.sleep(0)
+    with suppress(ConnectionClosed):
+        await reading
+    return sent
 
 
 async def test_nobody_suffers_from_who_never_reads_or_sends_too_much(
@@ -97,11 +96,11 @@ async def test_nobody_suffers_from_who_never_reads_or_sends_too_much(
             return open_files(platform.pid) - (open_connections(url.port) if url.port else 0)
 
         async def all_have_left() -> None:
-            await asyncio.to_thread(wait_for, lambda: not open_connections(platform.port), CLOSED, "nobody is here")
+            await asyncio.to_thread(wait_for, lambda: not open_connections(platform.port), "nobody is here")
 
         first = [Writer([address], room, login, "first", goal=5, at_once=1) for login in logins * (WARM // USERS)]
         async with staying(first):
-            await until(lambda: sum(writer.is_done for writer in first), WARM, GIVEN_UP)
+            await until(lambda: sum(writer.is_done for writer in first), WARM)
         await all_have_left()
         memory, peak, files_before = memory_of(platform.pid), 0, files()
 
@@ -113,37 +112,39 @@ async def test_nobody_suffers_from_who_never_reads_or_sends_too_much(
 
         weighing = asyncio.create_task(weigh())
         speaker = Speaker(address, room, logins[0])
-        guests = [Guest([address], room, logins[number % USERS]) for number in range(SOCKETS - 3)]
+        guests = [Guest([address], room, logins[number % USERS]) for number in range(NUMBERS.sockets - 3)]
         late = Guest([address], room, logins[1])
         async with staying(guests):
-            await until(lambda: sum(guest.is_here.is_set() for guest in guests), len(guests), GIVEN_UP)
+            await until(lambda: sum(guest.is_here.is_set() for guest in guests), len(guests))
             for guest in guests:
                 guest.ends.clear()  # of those for whom there was no room at the door just then
-            async with live(address, room, logins[1], sock=narrow_socket(platform.port)) as deaf:
+            async with (
+                live(address, room, logins[1], sock=narrow_socket(platform.port)) as deaf,
+                live(address, room, logins[2]) as flooder,
+            ):
                 begun = time.monotonic()
                 async with staying([speaker]):
-                    flooding = asyncio.create_task(flood(address, room, logins[2]))
-                    await until(speaker.is_here.is_set, 1, GIVEN_UP)
+                    await until(speaker.is_here.is_set, 1)
                     sockets = open_connections(platform.port)
-                    sent, end = await flooding
+                    sent = await flood(flooder)
                     flooded = time.monotonic() - begun
-                    await until(lambda: -open_connections(platform.port), 2 - SOCKETS, DROPPED + GIVEN_UP)
+                    await until(lambda: -open_connections(platform.port), 2 - NUMBERS.sockets)
                     dropped = time.monotonic() - begun
-                    await until(lambda: len(speaker.acknowledged), LONG_ONES, GIVEN_UP)
+                    await until(lambda: len(speaker.acknowledged), LONG_ONES)
                     total = max(speaker.acknowledged.values())
                     crowd = [speaker, *guests]
-                    await until(lambda: min(len(guest.heard) for guest in crowd), total, GIVEN_UP)
+                    await until(lambda: min(len(guest.heard) for guest in crowd), total)
                     # What had come before it was dropped; then it is back.
                     with suppress(ConnectionClosed):
                         async for text in deaf:
                             await late.hear(json.loads(text))
             read = len(late.heard)
             async with staying([late]):
-                await until(lambda: len(late.heard), total, GIVEN_UP)
+                await until(lambda: len(late.heard), total)
         weighing.cancel()
         await all_have_left()
         with suppress(AssertionError):
-            await asyncio.to_thread(wait_for, lambda: files() == files_before, CLOSED, "files are closed")
+            await asyncio.to_thread(wait_for, lambda: files() == files_before, "files are closed")
         files_after = files()
         faults = platform.log.count("Traceback")
 
@@ -151,7 +152,7 @@ async def test_nobody_suffers_from_who_never_reads_or_sends_too_much(
     said_at = {speaker.acknowledged[ref]: at for ref, at in speaker.said_at.items()}
     delays = [max(heard_at[number - 1]) - at for number, at in said_at.items()]
     spreads = [max(each) - min(each) for each in heard_at[len(first) * 5 :]]
-    figures.equal("sockets at the most", SOCKETS, sockets)
+    figures.equal("sockets at the most", NUMBERS.sockets, sockets)
     figures.at_most("a long message to everybody else", DELIVERED, max(delays))
     figures.seen("the same, in the middle", f"{sorted(delays)[len(delays) // 2]:.3g} s")
     figures.at_most("any message, from the first who gets it to the last", DELIVERED, max(spreads))
@@ -160,7 +161,7 @@ async def test_nobody_suffers_from_who_never_reads_or_sends_too_much(
     figures.at_most("who never reads is dropped", DROPPED, dropped)
     figures.at_least("messages that it missed, and got when it came back", 1, total - read)
     figures.equal("heard out of order by who came back", [], late.out_of_order)
-    figures.equal("who floods is closed with", TOO_MUCH, end)
+    figures.equal("who floods is closed with", TOO_MUCH, flooder.close_code)
     figures.seen(
         "having said", f"{total - len(first) * 5 - LONG_ONES} messages, of {sent} frames sent in {flooded:.3g} s"
     )

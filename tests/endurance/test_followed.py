@@ -4,7 +4,6 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -14,14 +13,20 @@ import pytest
 import sqlalchemy as sa
 
 from blog.models import Blog
-from tests.endurance.conftest import ENGINES, TOLERANCE, WRITING, Figures, database_at_head
+from tests.endurance.conftest import ENGINES, NUMBERS, DatabaseMaker
+from tests.endurance.figures import Figures
 from tests.endurance.load import Load, client_of, registered
-from tests.endurance.servers import Platform, connected
+from tests.endurance.servers import Platform, connected, wait_for
 
 Blogs = dict[int, dict[str, Any]]
 
-KEPT = 150
 WRITERS = 4
+ACTS = ("post", "change", "status", "delete")
+ENOUGH = max(3, int(NUMBERS.writing) // 5)
+"""Blogs written in each of these ways."""
+
+WALKS = 2
+
 DUE = 3
 """Seconds within which a scheduled blog is due."""
 
@@ -29,11 +34,10 @@ DUE = 3
 @pytest.fixture(
     params=[(engine, workers) for engine in ENGINES for workers in (1, 2)[: 1 if engine == "sqlite" else 2]]
 )
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[sa.URL, int]]:
+def served(request: pytest.FixtureRequest, make_database: DatabaseMaker, tmp_path: Path) -> tuple[sa.URL, int]:
     """A database, and by how many processes it is served."""
     engine, workers = request.param
-    with database_at_head(engine, tmp_path) as url:
-        yield url, workers
+    return make_database(engine, tmp_path), workers
 
 
 class Writers:
@@ -46,7 +50,7 @@ class Writers:
         self.done: Counter[str] = Counter()
 
     def act(self, client: httpx.Client) -> httpx.Response:
-        what = random.choice(["post", "post", "change", "status", "delete"])
+        what = random.choice(["post", *ACTS])
         with self._lock:
             if len(self._free) < WRITERS:
                 what = "post"
@@ -153,7 +157,7 @@ def test_whoever_follows_has_what_there_is(served: tuple[sa.URL, int], tmp_path:
         ada, grace = registered(platform.address), registered(platform.address, email="grace@example.com")
         with client_of(platform.address) as client:
             kept = set()
-            for number in range(KEPT):
+            for number in range(NUMBERS.kept):
                 answer = client.post("/blog/", json={"title": f"kept {number}", "body": "Text"}, headers=ada)
                 kept.add(answer.json()["id"])
         writers, followers = Writers(ada), {"owner": Follower(ada), "other": Follower(grace)}
@@ -162,7 +166,9 @@ def test_whoever_follows_has_what_there_is(served: tuple[sa.URL, int], tmp_path:
             writes = load.ask(writers.act, clients=WRITERS)
             follows = [load.ask(follower.act, pause=0.02) for follower in followers.values()]
             reads = [load.ask(reader.act, pause=0.005) for reader in readers]
-            time.sleep(WRITING)
+            time.sleep(NUMBERS.writing)
+            wait_for(lambda: min(writers.done[what] for what in ACTS) >= ENOUGH, "blogs are written in each way")
+            wait_for(lambda: min(reader.walks for reader in readers) >= WALKS, "all is paged through")
         time.sleep(DUE + 1)
         with client_of(platform.address) as client:
             for follower in followers.values():
@@ -170,16 +176,13 @@ def test_whoever_follows_has_what_there_is(served: tuple[sa.URL, int], tmp_path:
             lists = {"owner": listed(client, ada), "other": listed(client, grace)}
         titles, public = stored(url)
 
-    # Where other things keep the machine, a write may not get its turn in time; it is told so, and nobody is misled.
-    late = writes.with_status(503) if TOLERANCE > 1 else []
-    figures.equal("statuses of writes", {200, 201, 204}, set(writes.statuses) - {answer.status for answer in late})
-    figures.equal("refused out of order", 0, sum(not answer.is_in_order for answer in late))
-    for what in ("post", "change", "status", "delete"):
-        figures.at_least(f"blogs: {what}", max(1, int(WRITING) // 5), writers.done[what])
-    figures.equal("statuses of readers", {200}, {status for each in (*follows, *reads) for status in each.statuses})
+    figures.statuses("statuses of writes", {200, 201, 204}, writes)
+    for what in ACTS:
+        figures.at_least(f"blogs: {what}", ENOUGH, writers.done[what])
+    figures.statuses("statuses of readers", {200}, *follows, *reads)
     for name, follower in followers.items():
         demanded = set(titles) if name == "owner" else public
-        figures.at_least(f"told to the {name}", KEPT + int(WRITING) // 5, follower.told)
+        figures.at_least(f"told to the {name}", NUMBERS.kept + ENOUGH, follower.told)
         figures.equal(f"followed by the {name} alone", 0, len(follower.copy.keys() - demanded))
         figures.equal(f"missed by the {name}", 0, len(demanded - follower.copy.keys()))
         stale = [number for number in follower.copy if follower.copy[number] != lists[name].get(number)]
@@ -188,5 +191,5 @@ def test_whoever_follows_has_what_there_is(served: tuple[sa.URL, int], tmp_path:
         wrong = [number for number, blog in lists[name].items() if blog["title"] != titles.get(number)]
         figures.equal(f"listed wrongly to the {name}", [], wrong[:5])
     for reader in readers:
-        figures.at_least("times paged through", 2, reader.walks)
+        figures.at_least("times paged through", WALKS, reader.walks)
         figures.equal("kept blogs missed or doubled", [], reader.faults[:3])

@@ -11,35 +11,37 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.endurance.conftest import ENGINES, Figures, database_at_head
+from tests.endurance.conftest import ENGINES, NUMBERS, DatabaseMaker
+from tests.endurance.figures import Figures
 from tests.endurance.load import registered
 from tests.endurance.rooms import Guest, Writer, minutes_of, opened_room, staying, until
 from tests.endurance.servers import Platform
 
 WRITERS = 4
 LISTENERS = 6
-MESSAGES = 2_000
 AT_ONCE = 5
 """Messages that a writer sends before the first of them is acknowledged: a socket that is cut loses several."""
 
 MOST_UNCUT = 8
 """Messages acknowledged, at the most, between two cuts."""
 
+CUTS, AGAIN = (100, 50) if NUMBERS.is_full else (5, 1)
+"""Sockets cut, and messages sent again because nobody acknowledged them at first: so many at the least."""
+
 LONGEST_AWAY = 1
 """Seconds in which a listener who was cut off may miss more than one statement reads."""
 
-KILLS = 10
 BETWEEN_KILLS = 40
 """Messages acknowledged before each kill."""
 
-GIVEN_UP = 30
-"""Seconds without one more message: not how long it should take, but when to give up."""
-
 
 @pytest.fixture(params=ENGINES)
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[sa.URL, list[Platform]]]:
+def served(
+    request: pytest.FixtureRequest, make_database: DatabaseMaker, tmp_path: Path
+) -> Iterator[tuple[sa.URL, list[Platform]]]:
     """A database, and the processes that serve it: a SQLite file is one's alone."""
-    with database_at_head(request.param, tmp_path) as url, ExitStack() as stack:
+    url = make_database(request.param, tmp_path)
+    with ExitStack() as stack:
         number = 1 if request.param == "sqlite" else 2
         # By whatever name people reach them, it is one: tokens are good at each.
         shared = {"base_url": "http://blog.example"}
@@ -69,14 +71,14 @@ class Company:
 
     async def says_more(self, number: int) -> None:
         """Wait until so many more messages are acknowledged."""
-        await until(lambda: self.acknowledged, self.acknowledged + number, GIVEN_UP)
+        await until(lambda: self.acknowledged, self.acknowledged + number)
 
     async def has_heard_all(self) -> None:
         """Wait until all that will be said is acknowledged and everybody has heard it, or give up."""
         total = sum(writer.goal for writer in self.writers)
         with suppress(TimeoutError):
-            await until(lambda: self.acknowledged, total, GIVEN_UP)
-            await until(lambda: min(len(guest.heard) for guest in self.guests), total, GIVEN_UP)
+            await until(lambda: self.acknowledged, total)
+            await until(lambda: min(len(guest.heard) for guest in self.guests), total)
 
     def judge(self, url: sa.URL, figures: Figures) -> None:
         """What everybody was told, set against what is stored."""
@@ -94,7 +96,7 @@ class Company:
         complete = sum(guest.heard == said for guest in self.guests)
         figures.equal("guests that heard exactly what is stored", len(self.guests), complete)
         figures.equal("messages refused", {}, dict(sum((writer.refused for writer in self.writers), Counter())))
-        figures.at_least("messages sent again", 50, sum(writer.said_again for writer in self.writers))
+        figures.at_least("messages sent again", AGAIN, sum(writer.said_again for writer in self.writers))
         ends = sum((guest.ends for guest in self.guests), Counter())
         figures.equal("refused at the door", [], [end for end in ends if end.startswith("HTTP")])
         figures.equal("faults logged", 0, sum(platform.log.count("Traceback") for platform in self._platforms))
@@ -112,7 +114,7 @@ async def test_who_is_cut_off_at_any_moment_misses_nothing_and_hears_nothing_twi
 ) -> None:
     url, platforms = served
     dice = random.Random(6)
-    company = await asyncio.to_thread(Company, platforms, goal=MESSAGES // WRITERS)
+    company = await asyncio.to_thread(Company, platforms, goal=NUMBERS.messages // WRITERS)
 
     async def cut() -> None:
         while True:
@@ -128,7 +130,9 @@ async def test_who_is_cut_off_at_any_moment_misses_nothing_and_hears_nothing_twi
         await company.has_heard_all()
         cutting.cancel()
     figures.seen("seconds", f"{time.monotonic() - begun:.3g}")
-    figures.at_least("sockets cut", 100, sum(guest.ends["ConnectionClosedError"] for guest in company.guests))
+    figures.at_least(
+        "sockets cut", NUMBERS.messages // 20, sum(guest.ends["ConnectionClosedError"] for guest in company.guests)
+    )
     company.judge(url, figures)
 
 
@@ -139,7 +143,7 @@ async def test_what_is_acknowledged_in_a_room_is_there_when_the_platform_is_kill
     company = await asyncio.to_thread(Company, platforms, goal=1_000_000)
     begun = time.monotonic()
     async with staying(company.guests):
-        for number in range(KILLS):
+        for number in range(NUMBERS.room_kills):
             await company.says_more(BETWEEN_KILLS)
             await asyncio.sleep(random.uniform(0, 0.02))  # at whatever step of a message
             platform = platforms[number % len(platforms)]
@@ -150,5 +154,5 @@ async def test_what_is_acknowledged_in_a_room_is_there_when_the_platform_is_kill
             writer.goal = writer.sent
         await company.has_heard_all()
     figures.seen("seconds", f"{time.monotonic() - begun:.3g}")
-    figures.at_least("messages acknowledged", KILLS * BETWEEN_KILLS, company.acknowledged)
+    figures.at_least("messages acknowledged", NUMBERS.room_kills * BETWEEN_KILLS, company.acknowledged)
     company.judge(url, figures)

@@ -23,12 +23,11 @@ from blog.repository.link import LinkRepository
 from blog.schemas.types import BLANK, INVISIBLE
 from blog.security.passwords import PasswordHasher
 from tests.conftest import make_settings
-from tests.endurance.conftest import ENGINES, database_at_head
+from tests.endurance.conftest import ENGINES, NUMBERS, DatabaseMaker
 from tests.factories import PASSWORD, Factory, bearer
 from tests.images import image_of
 
 BASE_URL = "http://127.0.0.1:8000"
-EXAMPLES = 100
 
 
 class ByLink(NamedTuple):
@@ -50,7 +49,7 @@ EXPIRY = "2190-01-01T00:00:00Z"
 
 CONFIG = schemathesis.Config.from_dict(
     {
-        "generation": {"max-examples": EXAMPLES, "deterministic": True, "database": "none"},
+        "generation": {"max-examples": NUMBERS.examples, "deterministic": True, "database": "none"},
         "checks": {
             # The usual ones; 413, as a body may be too large before it is wrong; and 410 for blogs that were deleted.
             "negative_data_rejection": {"expected-statuses": ["400", "401", "403", "404", "409", "410", "413", "422"]},
@@ -145,19 +144,21 @@ class Platform:
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with database_at_head(request.param, tmp_path_factory.mktemp("schema")) as url:
-        # Every second login here is a wrong one.
-        settings = make_settings(url).model_copy(update={"login_failure_limit": 10**9})
-        app, beside = create_app(settings), create_app(settings)
-        with (
-            start_blocking_portal() as portal,
-            portal.wrap_async_context_manager(beside.router.lifespan_context(beside)),
-        ):
-            platform = Platform(app, beside, portal)
-            with platform.client:
-                yield platform
-            asgi.shutdown_lifespans()
+def platform(
+    request: pytest.FixtureRequest, make_database: DatabaseMaker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    url = make_database(request.param, tmp_path_factory.mktemp("schema"))
+    # Every second login here is a wrong one.
+    settings = make_settings(url).model_copy(update={"login_failure_limit": 10**9})
+    app, beside = create_app(settings), create_app(settings)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(beside.router.lifespan_context(beside)),
+    ):
+        platform = Platform(app, beside, portal)
+        with platform.client:
+            yield platform
+        asgi.shutdown_lifespans()
     # Examples that only ever meet a refusal would say little.
     for operation, statuses in platform.statuses.items():
         assert any(status < 300 for status in statuses), operation

@@ -15,7 +15,7 @@ from blog.models import Blog, Role, User
 from blog.repository.blog import BlogRepository
 from blog.security.access import Scope
 from tests.answers import code
-from tests.conftest import ENGINES, on
+from tests.conftest import ALL_ENGINES, on
 from tests.factories import Factory
 
 Blogs = dict[int, dict[str, Any]]
@@ -597,7 +597,7 @@ class Story:
 
 @pytest.mark.parametrize(
     ("engine_name", "clocks_differ"),
-    [("sqlite", False), *((name, True) for name in ENGINES)],
+    [("sqlite", False), *((name, True) for name in ALL_ENGINES)],
     indirect=["engine_name"],
     scope="session",
 )

@@ -19,7 +19,7 @@ from sqlmodel import col
 from blog.database import alembic_config
 from blog.models import LoginSession, Role, User, now
 from tests.answers import code, count, walk
-from tests.conftest import ENGINES, SECRET, client_of, made_database, make_settings, on, serving, with_settings
+from tests.conftest import SECRET, client_of, made_database, make_settings, on, serving, with_settings
 from tests.factories import PASSWORD, Factory, bearer
 
 METADATA = "/.well-known/oauth-authorization-server"
@@ -567,13 +567,14 @@ class TestMetadata:
         assert claims["iss"] == claims["aud"] == (await client.get(METADATA)).json()["issuer"]
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "sqlite"])
-def test_two_processes_and_one_database(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.processes
+@on("postgresql", "mariadb")
+def test_two_processes_and_one_database(engine_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever logs out through one is refused by the other at once, whatever the token; SQLite has one process."""
     folders = tmp_path / "one", tmp_path / "other"
     for folder in folders:
         folder.mkdir()
-    with made_database(engine, tmp_path) as url:
+    with made_database(engine_name, tmp_path) as url:
         alembic.command.upgrade(alembic_config(make_settings(url)), "head")
         monkeypatch.setenv("BLOG_DATABASE_URL", url.render_as_string(hide_password=False))
         monkeypatch.setenv("BLOG_SECRET_KEY", SECRET)

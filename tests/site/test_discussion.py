@@ -12,6 +12,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from blog.models import Blog, Role, User
 from blog.security.opaque import read_cookie
+from tests.conftest import HANG
 from tests.factories import PASSWORD, Factory, bearer
 from tests.site.browser import COOKIE, Browser
 from tests.test_browser import Served, get, platform_with
@@ -159,6 +160,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
+@pytest.mark.processes
 class TestLive:
     """The cookie opens a socket for a page of this very host, and for nobody else."""
 
@@ -168,13 +170,13 @@ class TestLive:
             socket.send(json.dumps({"type": "message", "body": "It *weaves*."}))
             told: list[dict[str, Any]] = []
             while not told or told[-1]["type"] != "message":
-                told.append(json.loads(socket.recv(timeout=30)))
+                told.append(json.loads(socket.recv(timeout=HANG)))
             assert (told[-1]["html"], told[-1]["writer"]["name"]) == ("<p>It <em>weaves</em>.</p>\n", "Ada")
             headers = {"Cookie": live.cookie, "X-Form-Token": live.form_token, "Accept": "text/html"}
             assert send(f"{live.address}/desk/logout", headers=headers).status_code == 303
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
-                    socket.recv(timeout=60)
+                    socket.recv(timeout=HANG)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 4401
         with pytest.raises(InvalidStatus) as refused, live.connect(Origin=live.address):
@@ -187,7 +189,7 @@ class TestLive:
         with Live(served).connect(**headers) as socket:
             socket.send('{"type": "ping"}')
             with pytest.raises(ConnectionClosed) as closed:
-                socket.recv(timeout=30)
+                socket.recv(timeout=HANG)
             assert closed.value.rcvd is not None
             assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "not_authenticated")
 

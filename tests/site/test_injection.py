@@ -13,14 +13,13 @@ from playwright.sync_api import Browser, Dialog, Page, expect
 
 from blog.models import Role
 from blog.repository.user import UserRepository
-from tests.conftest import CHROMIUM
 from tests.factories import PASSWORD, Factory
 from tests.site.every_page import site_with
 from tests.test_browser import RoomsPage, Served, browser
 
 __all__ = ["browser"]  # the fixture
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no browser")
+pytestmark = pytest.mark.browser
 
 PAYLOADS = (
     # Elements, as they are and as somebody would be who takes them for such.

@@ -19,7 +19,7 @@ from blog.models import Blog, User
 from blog.repository.page import PageRepository
 from blog.settings import Settings
 from blog.site.kept import takes_gzip
-from tests.conftest import client_of, lost_database, on
+from tests.conftest import HANG, client_of, lost_database, on
 from tests.factories import PASSWORD, Factory
 from tests.site.conftest import Document
 
@@ -186,7 +186,7 @@ class TestChange:
         await self.comes_true(elsewhere, lambda page: page.status_code == 410)
 
     async def comes_true(self, client: httpx.AsyncClient, is_true: Any) -> None:
-        due = time.monotonic() + 20
+        due = time.monotonic() + HANG
         while not is_true(await read(client)):
             assert time.monotonic() < due
             await asyncio.sleep(0.01)
