@@ -904,6 +904,21 @@ class TestRefusedMessages:
         answer = await client.get(f"/room/{room}/messages", headers=factory.login(ada))
         assert answer.json() == []
 
+    @on("sqlite")
+    async def test_one_that_is_stored_already_in_a_closed_room(
+        self, platform: Platform, client: httpx.AsyncClient, factory: Factory, ada: User, room: int
+    ) -> None:
+        """The client may have missed the answer before the room was closed, and asks again with the same ref."""
+        with deaf_hub():
+            async with platform.join(room, factory.login(ada), after=9) as writer:
+                assert await writer.posts("Hello", ref="1") == 1
+                await client.patch(f"/room/{room}", json={"is_closed": True}, headers=factory.login(ada))
+                assert await writer.posts("Hello", ref="1") == 1
+                await writer.post(SECRET, ref="2")
+                error = await writer.next("error")
+        assert (error["code"], error["ref"]) == ("room_closed", "2")
+        assert await bodies(client, room, factory.login(ada)) == ["Hello"]
+
 
 class TestPresence:
     async def test_who_is_here_who_comes_and_who_leaves(
