@@ -80,6 +80,21 @@ class TestLogIn:
         assert code(response) == (405, "method_not_allowed")
         assert response.headers["allow"] == "POST"
 
+    @on("sqlite")
+    @pytest.mark.parametrize("accept", [None, "", "*/*", "application/json"])
+    async def test_accept_without_html(self, client: httpx.AsyncClient, factory: Factory, accept: str | None) -> None:
+        """Or without an Accept header at all: only a client that names HTML is answered with a page."""
+        user = await factory.user()
+        del client.headers["Accept"]
+        if accept is not None:
+            client.headers["Accept"] = accept
+        response = await log_in(client, user.email)
+        assert response.request.headers.get("Accept") == accept
+        assert response.status_code == 200
+        assert response.json()["token_type"] == "bearer"
+        assert "set-cookie" not in response.headers
+        assert code(await log_in(client, user.email, WRONG)) == (401, "invalid_grant")
+
     async def test_unknown_user_and_wrong_password_are_one_answer(
         self, client: httpx.AsyncClient, factory: Factory
     ) -> None:

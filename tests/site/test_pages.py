@@ -526,6 +526,20 @@ class TestRefusal:
         assert status == 404
         assert problem in ("not_found", "blog_not_found")
 
+    @pytest.mark.parametrize(
+        ("path", "media_type"),
+        [("/nowhere", "application/problem+json"), ("/posts/nowhere", "text/html; charset=utf-8")],
+    )
+    async def test_to_a_client_without_an_accept_header(
+        self, client: httpx.AsyncClient, path: str, media_type: str
+    ) -> None:
+        """It takes anything (RFC 9110, section 12.5.1): a page where there are pages, and else what programs get."""
+        del client.headers["Accept"]
+        response = await client.get(path)
+        assert "Accept" not in response.request.headers
+        assert response.status_code == 404
+        assert response.headers["content-type"] == media_type
+
     @pytest.mark.parametrize("path", ["/blog/x", "/user/me", "/blog/?limit=0", "/user/1", "/media/x"])
     async def test_of_the_api_is_a_problem_to_everybody(self, reader: Reader, path: str) -> None:
         code(await reader.get(path))
