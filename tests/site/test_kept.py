@@ -264,10 +264,12 @@ class TestChange:
         looked, told = asyncio.Event(), asyncio.Event()
         state = PageRepository.state
         holds = iter([True])
+        held: set[asyncio.Task[Any]] = set()
 
         async def hold_up_the_first(self: PageRepository) -> Any:
             found = await state(self)
             if next(holds, False):
+                held.update(filter(None, [asyncio.current_task()]))
                 looked.set()
                 await told.wait()
             return found
@@ -278,12 +280,75 @@ class TestChange:
         await looked.wait()
         monkeypatch.setattr("blog.site.kept.LOOKED_AT_EVERY", 1_000)
         await client.patch(f"/blog/{post[1].id}", json={"title": "Engines"}, headers=factory.login(post[0]))
-        (looking,) = app.state.shelf._asked
+        wait = asyncio.wait
+
+        async def let_go_whom_somebody_waits_for(looks: Any, **limit: Any) -> Any:
+            """Whoever still waits for the first look is told what it saw, rather than never anything."""
+            if not held.isdisjoint(looks):
+                told.set()
+            return await wait(looks, **limit)
+
+        monkeypatch.setattr("blog.site.kept.asyncio.wait", let_go_whom_somebody_waits_for)
         assert title(await read(client)) == "Engines"
         told.set()
-        await asyncio.wait([looking, early])  # the request may have been answered before the look is over
+        await asyncio.wait([*held, early])  # the request may have been answered before the look is over
         assert "Engines" in (await read(client, "/")).text
         assert title(await read(client)) == "Engines"
+
+
+class TestDiscussed:
+    """A page that shows what was said of a post is kept like any other, for as long as nobody says anything."""
+
+    async def test_is_given_until_something_is_said_removed_or_closed(
+        self,
+        app: FastAPI,
+        client: httpx.AsyncClient,
+        factory: Factory,
+        settled: None,
+        post: tuple[User, Blog],
+        statements: list[str],
+    ) -> None:
+        root, bob = factory.login(await factory.admin()), factory.login(await factory.user("Bob"))
+        room = f"/room/{(await client.get(f'/blog/{post[1].id}/room', headers=bob)).json()['id']}"
+        for method, path, body, login, shown in [
+            ("POST", f"{room}/messages", {"body": "Well woven."}, bob, "Well woven."),
+            ("POST", f"{room}/messages", {"body": "Indeed."}, root, "Indeed."),
+            ("DELETE", f"{room}/messages/1", None, bob, "This message was removed."),
+            ("PATCH", room, {"is_closed": True}, root, "It is closed"),
+        ]:
+            before = await read(client)
+            assert shown not in before.text
+            assert (await client.request(method, path, json=body, headers=login)).is_success
+            first = await read(client)
+            assert shown in first.text
+            statements.clear()
+            assert (await read(client)).content == first.content
+            assert statements == [], "it was made once more before anybody looked"
+            app.state.shelf.doubt()
+            assert (await read(client)).content == first.content
+            assert len(statements) == 2, "not the state and the rooms alone"
+            statements.clear()
+            assert (await read(client)).content == first.content
+            assert statements == []
+
+    async def test_what_is_said_elsewhere_is_seen_with_the_next_look(
+        self,
+        app: FastAPI,
+        client: httpx.AsyncClient,
+        elsewhere: httpx.AsyncClient,
+        factory: Factory,
+        settled: None,
+        post: tuple[User, Blog],
+    ) -> None:
+        bob = factory.login(await factory.user("Bob"))
+        room = (await client.get(f"/blog/{post[1].id}/room", headers=bob)).json()["id"]
+        for body in ("Well woven.", "Indeed."):
+            assert body not in (await read(client)).text
+            said = await elsewhere.post(f"/room/{room}/messages", json={"body": body}, headers=bob)
+            assert said.status_code == 201
+            assert body not in (await read(client)).text, "this worker has not looked yet"
+            app.state.shelf.doubt()
+            assert body in (await read(client)).text
 
 
 @on("sqlite")
