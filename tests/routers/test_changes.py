@@ -437,6 +437,32 @@ class TestClocksDiffer:
             assert follower.copy == await follower.listed()
 
 
+@pytest.mark.parametrize("back", [timedelta(seconds=1), MINUTE])
+class TestClockGoesBack:
+    """Whoever was told by one worker is told next by one whose clock is behind."""
+
+    async def test_what_came_into_sight_is_told_once(self, people: People, clock: Clock, back: timedelta) -> None:
+        await people.post("owner", status="scheduled", publish_at=(clock.time + HOUR).isoformat())
+        await people.told()
+        clock.time += HOUR
+        assert await people.told() == to_both("updated", "created")
+        for clock.ahead in (-back, timedelta()):
+            for follower in people.followers.values():
+                assert await follower.follow() == []
+
+    async def test_what_was_seen_is_not_taken_back(self, people: People, clock: Clock, back: timedelta) -> None:
+        blog = await people.post("owner")
+        await people.send("owner", "PATCH", f"/blog/{blog}", publish_at=(clock.time + HOUR).isoformat())
+        clock.time += HOUR
+        await people.told()
+        clock.ahead = -back
+        await people.send("owner", "PATCH", f"/blog/{blog}", title="Changed")
+        for follower in people.followers.values():
+            await follower.follow()
+            assert follower.copy[blog]["title"] == "Changed"
+            assert follower.copy[blog]["status"] == "published"
+
+
 class TestInParts:
     @pytest.mark.parametrize("limit", [1, 2, 3])
     async def test_many_are_deleted_between_two_pages(self, people: People, limit: int) -> None:
