@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import stat
 import subprocess
 import sys
@@ -187,6 +188,22 @@ def test_first_starts_at_once_agree_on_one_secret() -> None:
     with ThreadPoolExecutor(8) as pool:
         keys: list[Any] = list(pool.map(lambda _: read_settings().secret_key, range(16)))
     assert len({key.get_secret_value() for key in keys}) == 1
+
+
+def test_a_first_start_that_another_overtakes_takes_its_secret(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has looked for a key and found none; the other's is there before its own is."""
+    make = secrets.token_hex
+    others: list[SecretStr | None] = []
+
+    def make_late(size: int) -> str:
+        monkeypatch.setattr(secrets, "token_hex", make)
+        others.append(read_settings().secret_key)
+        return make(size)
+
+    monkeypatch.setattr(secrets, "token_hex", make_late)
+    assert [read_settings().secret_key] == others
+    assert [read_settings().secret_key] == others
+    assert [path.name for path in folder.iterdir()] == ["blog.db.key"]
 
 
 def test_no_secret_where_none_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
