@@ -122,6 +122,22 @@ def test_parts_that_mean_nothing_until_they_are_put_together(hasher: PasswordHas
         hasher.refuse_weak(password, name="Jo Li", email="jo@example.com")
 
 
+@pytest.mark.parametrize(
+    ("name", "email", "password"),
+    [
+        ("Rosa", "x@example.com", "prosaic hats"),
+        ("Rosa Li", "x@example.com", "prosaic hats"),
+        ("O B", "rosa@example.com", "prosaic hats"),
+    ],
+)
+def test_four_letters_are_in_no_password_by_chance(
+    hasher: PasswordHasher, name: str, email: str, password: str
+) -> None:
+    with pytest.raises(WeakPassword, match="your name, your address"):
+        hasher.refuse_weak(password, name=name, email=email)
+    hasher.refuse_weak(password, name=name.replace("Rosa", "Ros"), email=email.replace("rosa", "ros"))
+
+
 def test_a_name_too_short_to_mean_anything(hasher: PasswordHasher) -> None:
     hasher.refuse_weak(PASSWORD, name="O B", email="x@example.com")
     hasher.refuse_weak(PASSWORD, name="?!", email="x@example.com")

@@ -5,7 +5,8 @@ import hashlib
 import hmac
 import json
 import time
-from typing import Any
+from datetime import datetime, tzinfo
+from typing import Any, Self
 from uuid import uuid4
 
 import pytest
@@ -205,10 +206,20 @@ def test_malformed(tokens: AccessTokens, token: str) -> None:
     assert tokens.read(token) is None
 
 
-def test_clocks_may_differ_a_little(tokens: AccessTokens) -> None:
+def test_clocks_may_differ_by_thirty_seconds_and_no_more(tokens: AccessTokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    class StoppedClock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(second, tz)
+
     second = int(time.time())
-    assert tokens.read(forge(claims(exp=second - 10))) is not None
-    assert tokens.read(forge(claims(iat=second + 10))) is not None
+    for module in ("blog.security.tokens", "jose.jwt"):
+        monkeypatch.setattr(f"{module}.datetime", StoppedClock)
+    for seconds, is_read in {-30: True, 0: True, 30: True, 31: False, 300: False, 3_000: False}.items():
+        later = tokens.read(forge(claims(iat=second + seconds, exp=second + seconds + 900)))
+        assert (later is not None) is is_read, seconds
+        over = tokens.read(forge(claims(iat=second - 900, exp=second - seconds)))
+        assert (over is not None) is is_read, seconds
 
 
 def test_a_key_that_was_replaced() -> None:
