@@ -199,6 +199,28 @@ class TestAgain:
         assert await world.count(making.model) == before + 1
         assert (await world.post(path, making.body)).headers["idempotency-replayed"] == "true"
 
+    @each(MAKINGS, "sqlite")
+    async def test_with_another_query(self, world: World, path: str) -> None:
+        making = MAKINGS[path]
+        before = await world.count(making.model)
+        first = await world.post(f"{path}?a=1", making.body)
+        assert first.status_code == 201
+        for query in ("", "?", "?a=2", "?a=1&b=2"):
+            assert code(await world.post(f"{path}{query}", making.body)) == REUSED
+        assert await world.count(making.model) == before + 1
+        assert same(first, await world.post(f"{path}?a=1", making.body))
+
+    @each(MAKINGS, "sqlite")
+    async def test_with_another_media_type(self, world: World, path: str) -> None:
+        making = MAKINGS[path]
+        before = await world.count(making.model)
+        content, headers = json.dumps(making.body), world.login | {"Idempotency-Key": KEY}
+        for kind, status in {"application/merge-patch+json": 201, "application/json": 422}.items():
+            response = await world.client.post(path, content=content, headers=headers | {"Content-Type": kind})
+            assert response.status_code == status
+        assert code(response) == REUSED
+        assert await world.count(making.model) == before + 1
+
     @each(MAKINGS)
     async def test_with_another_key_or_none(self, world: World, path: str) -> None:
         making = MAKINGS[path]
