@@ -86,7 +86,22 @@ async def nobody_is_connected() -> None:
     """Wait until everybody has left whom this loop serves, a task each."""
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
+    await no_tls_is_open()
+
+
+async def no_tls_is_open() -> None:
+    """Close each connection of this loop whose other end has not said yet that TLS is over."""
+    loop: Any = asyncio.get_running_loop()
+    for transport in list(loop._transports.values()):
+        if isinstance(transport.get_protocol(), asyncio.sslproto.SSLProtocol):
+            transport.abort()
     await asyncio.sleep(0)  # in which a transport that was closed is lost
+
+
+@pytest.fixture(autouse=True)
+async def hung_up() -> AsyncIterator[None]:
+    yield
+    await no_tls_is_open()
 
 
 @pytest.fixture
