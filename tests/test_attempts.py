@@ -125,6 +125,12 @@ async def test_an_address_of_ones_own_choice_changes_nothing(app: FastAPI, user:
 
 
 @on("sqlite")
+async def test_an_address_as_the_name_of_an_account_locks_nobody_out(app: FastAPI, user: User) -> None:
+    await fail(app, "192.0.2.1", "198.51.100.1")
+    assert (await log_in(app, "198.51.100.1", user.email, PASSWORD)).status_code == 200
+
+
+@on("sqlite")
 async def test_all_addresses_of_an_ipv6_customer_are_one(app: FastAPI, user: User) -> None:
     for number in range(LIMIT):
         await fail(app, f"2001:db8:0:1::{number:x}", f"nobody{number}@example.com", times=1)

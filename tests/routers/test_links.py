@@ -439,6 +439,16 @@ class TestInvitations:
             assert (await log_in(client, BOB["email"])).status_code == 200
 
     @on("sqlite")
+    async def test_to_no_address_verifies_none(self, app: FastAPI, factory: Factory, mailbox: Mailbox) -> None:
+        login = factory.login(await factory.admin())
+        async with with_settings(app, registration="invited", email_verification=True) as client:
+            token = (await client.post("/invitation/", json={}, headers=login)).json()["token"]
+            registered = await client.post("/user/", json=BOB | {"invitation": token})
+            assert (registered.status_code, registered.json()["email_verified_at"]) == (201, None)
+            assert len(mailbox.tokens("email_verification")) == 1
+            assert code(await log_in(client, BOB["email"])) == (401, "email_not_verified")
+
+    @on("sqlite")
     async def test_for_another_role_where_anybody_may_register(
         self, client: httpx.AsyncClient, factory: Factory
     ) -> None:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from blog.app import create_app
-from blog.models import Role
+from blog.models import Role, now
 from blog.site import account, desk, discussion
 from tests.answers import code
 from tests.conftest import client_of, make_settings, on
@@ -136,6 +136,25 @@ class TestCookie:
             await client.delete(f"/user/{user.id}", headers=root)
         response = (await stolen.get("/desk")).response
         assert (response.status_code, response.headers["location"]) == (303, "/login?next=/desk")
+
+    @on("sqlite")
+    async def test_lasts_longer_by_being_used(
+        self, app: FastAPI, browser: Browser, factory: Factory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        idle, absolute = (app.state.settings.refresh_token_lifetime, app.state.settings.login_lifetime)
+        user = await factory.user()
+        await browser.log_in(user)
+
+        async def status_after(days: timedelta) -> int:
+            at = now() + days
+            for module in ("grants", "repository.login"):
+                monkeypatch.setattr(f"blog.{module}.now", lambda: at)
+            return (await browser.get("/desk")).response.status_code
+
+        for used in range(1, absolute // idle * 2):
+            assert await status_after(used * idle / 2) == 200
+        assert await status_after(absolute - timedelta(hours=1)) == 200
+        assert await status_after(absolute + timedelta(hours=1)) == 303, "however often it is used"
 
     async def test_is_over_after_its_time(self, app: FastAPI, client: httpx.AsyncClient, factory: Factory) -> None:
         user = await factory.user()
