@@ -29,7 +29,7 @@ import alembic.command
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import delete, event, make_url
+from sqlalchemy import delete, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
@@ -403,6 +403,24 @@ def lost_database(app: FastAPI) -> Iterator[None]:
     finally:
         for engine in engines:
             event.remove(engine, "before_cursor_execute", fail)
+
+
+IS_WAITED = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    "mysql": "SELECT count(*) FROM information_schema.processlist"
+    " JOIN information_schema.innodb_trx ON trx_mysql_thread_id = id"
+    " WHERE db = DATABASE() AND trx_state = 'LOCK WAIT'",
+}
+
+
+async def until_it_waits(database: Database, act: asyncio.Task[Any]) -> None:
+    """Return once this task waits for what another transaction has locked, as the server tells."""
+    async with database.fresh() as session:
+        is_waited = text(IS_WAITED[session.get_bind().dialect.name])
+        while not await session.scalar(is_waited):
+            assert not act.done(), "it waited for nobody"
+            await asyncio.sleep(0.01)
 
 
 def answers(port: int) -> bool:

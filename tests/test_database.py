@@ -3,10 +3,11 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
@@ -17,9 +18,17 @@ from sqlmodel import col
 
 from blog.app import create_app
 from blog.database import Database, OneTripCursor, make_engine
-from blog.models import Blog, User, now
+from blog.markdown import render
+from blog.models import Blog, PersonalToken, Room, User, now
+from blog.repository import delete_messages_of_blogs
 from blog.repository import login as repository_of_logins
-from tests.conftest import make_settings, on
+from blog.repository.blog import BlogRepository
+from blog.repository.login import PersonalTokenRepository
+from blog.repository.room import RoomRepository
+from blog.repository.user import UserRepository
+from blog.schemas.blog import BlogWrite
+from blog.settings import Settings
+from tests.conftest import make_settings, on, until_it_waits
 from tests.factories import Factory, blog_row
 
 
@@ -84,6 +93,119 @@ class TestSQLite:
             other.close()
             async with database.read() as reader:
                 assert await scalar(reader, "SELECT count(*) FROM thing") == 0
+
+
+class TestServers:
+    """What each connection asks of its server, whatever that does by itself."""
+
+    @on("postgresql")
+    async def test_postgresql(self, settings: Settings) -> None:
+        async with aclosing(Database(settings)) as database:
+            for sessions in (database.write, database.read):
+                async with sessions() as session:
+                    assert await scalar(session, "SHOW statement_timeout") == "2500ms"
+                    assert await scalar(session, "SHOW lock_timeout") == "2s"
+                    assert await scalar(session, "SHOW transaction_isolation") == "read committed"
+
+    @on("mariadb")
+    async def test_mariadb(self, settings: Settings) -> None:
+        async with aclosing(Database(settings)) as database:
+            for sessions in (database.write, database.read):
+                async with sessions() as session:
+                    assert await scalar(session, "SELECT @@sql_mode") == "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
+                    assert await scalar(session, "SELECT @@innodb_lock_wait_timeout") == 2
+                    assert await scalar(session, "SELECT @@max_statement_time") == 2.5
+                    assert await scalar(session, "SELECT @@character_set_connection") == "utf8mb4"
+            async with database.write() as session:
+                assert await scalar(session, "SELECT @@tx_isolation") == "READ-COMMITTED"
+
+    @on("postgresql", "mariadb")
+    async def test_a_migration_works_as_long_as_it_takes(self, settings: Settings, engine_name: str) -> None:
+        limit = {"postgresql": "SHOW statement_timeout", "mariadb": "SELECT @@max_statement_time"}[engine_name]
+        engine = make_engine(settings.url, pool_size=1, migrates=True)
+        async with engine.connect() as connection:
+            assert float(await connection.scalar(text(limit))) == 0
+        await engine.dispose()
+
+    @on("postgresql", "mariadb")
+    async def test_a_connection_that_was_lost_meanwhile_is_not_given_to_anybody(
+        self, settings: Settings, engine_name: str
+    ) -> None:
+        asked, kill = {
+            "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"),
+            "mariadb": ("SELECT connection_id()", "KILL {}"),
+        }[engine_name]
+        async with aclosing(Database(settings)) as database, aclosing(Database(settings)) as other:
+            for sessions in (database.write, database.read):
+                async with sessions() as session:
+                    lost = await scalar(session, asked)
+                async with other.read() as session:
+                    await session.execute(text(kill.format(lost)))
+                async with sessions() as session:
+                    assert await scalar(session, asked) != lost
+
+
+@on("postgresql", "mariadb")
+class TestHeld:
+    """What one transaction holds no other gets before it ends. SQLite has one writer."""
+
+    @pytest.mark.parametrize(
+        "what", ["room", "long room of a blog", "user who asks", "user", "several users", "personal token"]
+    )
+    async def test_nobody_else_gets_it(
+        self, app: FastAPI, factory: Factory, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        monkeypatch.setattr("blog.repository.MESSAGES_AT_ONCE", 1)
+        user = await factory.user()
+        blog = await factory.blog(user)
+        await factory.personal_token(user)
+        async with app.state.database.write.begin() as session:
+            room = await RoomRepository(session).add_of_blog(blog.id)
+        for _ in range(2):
+            await factory.message(room.id, user)
+        async with app.state.database.fresh() as session:
+            token = (await session.scalars(select(PersonalToken))).one()
+        acts: dict[str, tuple[Callable[[AsyncSession], Awaitable[object]], Any]] = {
+            "room": (lambda session: RoomRepository(session).hold(room.id), Room),
+            "long room of a blog": (lambda session: delete_messages_of_blogs(session, [blog.id]), Room),
+            "user who asks": (lambda session: UserRepository(session).hold(user), User),
+            "user": (lambda session: UserRepository(session).lock(user.id), User),
+            "several users": (lambda session: UserRepository(session).get_many([user.id]), User),
+            "personal token": (lambda session: PersonalTokenRepository(session).lock(token.id), PersonalToken),
+        }
+        hold, held = acts[what]
+        free = select(held.id).with_for_update(skip_locked=True)
+        async with app.state.database.write.begin() as session:
+            await hold(session)
+            async with app.state.database.write.begin() as other:
+                assert (await other.scalars(free)).all() == []
+        async with app.state.database.write.begin() as other:
+            assert len((await other.scalars(free)).all()) == 1
+
+    async def test_whoever_writes_a_blog_is_not_deleted_meanwhile(
+        self, app: FastAPI, factory: Factory, engine_name: str
+    ) -> None:
+        user = await factory.user()
+        held = select(col(User.id)).with_for_update(skip_locked=True)
+        # On MariaDB nobody changes what others share.
+        changed = select(col(User.id)).with_for_update(skip_locked=True, key_share=engine_name == "postgresql")
+        async with app.state.database.write.begin() as session:
+            data = BlogWrite(title="Notes", body="Text")
+            await BlogRepository(session).add(cast("Any", user), data, render("Text"))
+            async with app.state.database.write.begin() as other:
+                assert (await other.scalars(held)).all() == []
+                assert len((await other.scalars(changed)).all()) == (engine_name == "postgresql")
+
+    async def test_changes_of_blogs_are_numbered_in_the_order_of_their_commits(self, app: FastAPI) -> None:
+        async def change() -> int:
+            async with app.state.database.write.begin() as session:
+                return await BlogRepository(session).take_turn()
+
+        async with app.state.database.write.begin() as session:
+            number = await BlogRepository(session).take_turn()
+            next_one = asyncio.create_task(change())
+            await until_it_waits(app.state.database, next_one)
+        assert await next_one == number + 1
 
 
 class TestEveryEngine:

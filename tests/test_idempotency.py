@@ -494,6 +494,20 @@ async def test_an_expired_one_makes_room_however_many_are_older(world: World) ->
     assert len(await world.kept()) == 1
 
 
+@on("postgresql", "mariadb")
+async def test_nobody_waits_for_expired_ones_that_another_holds(world: World) -> None:
+    making = MAKINGS["/blog/"]
+    for number in range(3):
+        await world.post(making.path, making.body, f"old-{number}")
+    await world.expire()
+    async with world.app.state.database.write.begin() as session:
+        await session.execute(select(col(IdempotencyKey.key)).limit(1).with_for_update())
+        assert (await world.post(making.path, making.body, "new")).status_code == 201
+        assert len(await world.kept()) == 2  # the one that is held, and the new one
+    await world.post(making.path, making.body, "newer")
+    assert len(await world.kept()) == 2
+
+
 async def test_expired_ones_go_while_their_users_do(world: World) -> None:
     """No two wait for each other, whichever index they come by."""
     making = MAKINGS["/blog/"]

@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from html import escape
 from pathlib import Path
@@ -29,7 +31,7 @@ from blog.repository.blog import BlogRepository
 from blog.schemas.types import PageRequest
 from blog.security.access import ALL, Caller
 from blog.settings import Settings
-from tests.conftest import HANG, SECRET, make_settings
+from tests.conftest import HANG, SECRET, made_database, make_settings, on
 
 ROOT = Path(__file__).parent.parent
 VERSIONS = ROOT / "migrations" / "versions"
@@ -239,19 +241,24 @@ class TestUpgrade:
         assert counts(new_database) == (1, 2)
         assert schema(new_database) == made
 
-    def test_utf8_whatever_the_server_gives(self, config: Config, new_database: URL) -> None:
+    @on("postgresql", "mariadb")
+    def test_text_is_compared_by_code_point_whatever_the_server_gives(self, config: Config, new_database: URL) -> None:
+        """All text on MariaDB; on PostgreSQL, where equal text is the same anyhow, what is sorted."""
         alembic.command.upgrade(config, "head")
+        of_columns = "SELECT table_name, column_name, collation_name FROM information_schema.columns WHERE "
         if new_database.get_backend_name() == "mariadb":
-            collations = run_on(
-                new_database,
-                lambda connection: connection.execute(
-                    text(
-                        "SELECT DISTINCT collation_name FROM information_schema.columns WHERE table_schema = DATABASE()"
-                        " AND table_name IN ('user', 'blog') AND collation_name IS NOT NULL"
-                    )
-                ).all(),
-            )
-            assert [tuple(row) for row in collations] == [("utf8mb4_bin",)]
+            found = rows_of(new_database, f"{of_columns} table_schema = DATABASE() AND collation_name IS NOT NULL")
+            own = [row for row in found if row[0] != "alembic_version"]
+            assert {tuple(row) for row in own if row[2] != "utf8mb4_bin"} == {("blog_text", "terms", "ascii_bin")}
+            assert {row[0] for row in own} >= {"blog", "blog_slug", "message", "room", "tag", "user"}
+        else:
+            found = rows_of(new_database, f"{of_columns} table_schema = 'public' AND collation_name = 'C'")
+            assert {tuple(row)[:2] for row in found} == {
+                ("blog", "title_folded"),
+                ("blog_tag", "title_folded"),
+                ("room", "order"),
+                ("tag", "name"),
+            }
 
     def test_offline(self, config: Config) -> None:
         config.output_buffer = io.StringIO()
@@ -276,6 +283,75 @@ class TestUpgrade:
         assert [process.returncode for process in processes] == [0, 0, 0], outputs
         assert tables(new_database) == TABLES
         assert sum("Running upgrade" in output for output in outputs) == 1
+
+
+SYNC_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
+# What every version takes alike, or two of them would migrate one database at once.
+TAKE_LOCK = {
+    "sqlite": "BEGIN IMMEDIATE",
+    "postgresql": "SELECT pg_advisory_lock(hashtext('blog.migrations'))",
+    "mariadb": "SELECT GET_LOCK(CONCAT('blog.', LEFT(DATABASE(), 59)), 0)",
+}
+IS_WAITED_FOR = {
+    "postgresql": "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
+    " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted",
+    "mariadb": "SELECT count(*) FROM information_schema.processlist WHERE db = DATABASE() AND state = 'User lock'",
+}
+
+
+@contextmanager
+def another_migrates(url: URL) -> Iterator[Callable[[], bool]]:
+    """Another machine has the lock of those who migrate this database; gives whether somebody waits for it."""
+    name = url.get_backend_name()
+    engine = sa.create_engine(url.set(drivername=SYNC_DRIVERS[name]), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(TAKE_LOCK[name])
+        try:
+            yield lambda: bool(connection.exec_driver_sql(IS_WAITED_FOR[name]).scalar())
+        finally:
+            connection.invalidate()  # closed, and the lock with it
+    engine.dispose()
+
+
+class TestLock:
+    @on("postgresql", "mariadb")
+    def test_one_waits_for_another(self, config: Config, new_database: URL) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            with another_migrates(new_database) as is_waited_for:
+                upgrade = pool.submit(alembic.command.upgrade, config, "head")
+                while not is_waited_for():
+                    assert not upgrade.done()
+                    time.sleep(0.01)
+                assert tables(new_database) == set()
+            upgrade.result()
+        assert tables(new_database) == TABLES
+
+    def test_but_not_without_an_end(self, config: Config, new_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("blog.database.MIGRATION_LOCK_TIMEOUT", 1)
+        with another_migrates(new_database), pytest.raises((CommandError, DBAPIError)):
+            alembic.command.upgrade(config, "head")
+        assert tables(new_database) == set()
+        alembic.command.upgrade(config, "head")
+        assert tables(new_database) == TABLES
+
+    @on("mariadb")
+    def test_nobody_waits_for_those_of_another_database(
+        self, config: Config, new_database: URL, engine_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Though all databases of a server share the names of locks."""
+        monkeypatch.setattr("blog.database.MIGRATION_LOCK_TIMEOUT", 1)
+        with made_database(engine_name, tmp_path) as other, another_migrates(other):
+            alembic.command.upgrade(config, "head")
+        assert tables(new_database) == TABLES
+
+    @on("mariadb")
+    def test_of_a_database_with_the_longest_name(self, engine_name: str, tmp_path: Path) -> None:
+        """A lock's name has no more than 64 characters, and so has a database's."""
+        made = made_database(engine_name, tmp_path)
+        made.url = made.url.set(database=f"{made.url.database}".ljust(64, "x"))
+        with made as url:
+            alembic.command.upgrade(alembic_config(make_settings(url)), "head")
+            assert tables(url) == TABLES
 
 
 STEP_ONE = "54fef35644d9"

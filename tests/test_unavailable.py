@@ -389,8 +389,15 @@ class TestBehindAnAnswer:
     ("kind", "state", "refusal"),
     [
         (DBAPIError, "25006", DatabaseUnavailable),  # a server that became a standby
+        (DBAPIError, "08006", DatabaseUnavailable),
+        (DBAPIError, "25P03", DatabaseUnavailable),  # a transaction in which nothing happened for too long
+        (DBAPIError, "28P01", DatabaseUnavailable),
+        (DBAPIError, "3D000", DatabaseUnavailable),
         (DBAPIError, "40P01", DatabaseUnavailable),
+        (DBAPIError, "53300", DatabaseUnavailable),  # as many connections as the server takes
+        (DBAPIError, "55P03", DatabaseUnavailable),
         (DBAPIError, "57P03", DatabaseUnavailable),
+        (DBAPIError, "58030", DatabaseUnavailable),
         (DBAPIError, "23505", Conflict),
         (DBAPIError, "22003", Unstorable),
         (DBAPIError, "42601", None),

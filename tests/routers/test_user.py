@@ -16,7 +16,7 @@ from blog.models import Blog, Role, User
 from blog.repository.user import UserRepository
 from blog.settings import Settings
 from tests.answers import code, count, walk
-from tests.conftest import client_of, make_settings, on, with_settings
+from tests.conftest import client_of, make_settings, on, until_it_waits, with_settings
 from tests.factories import PASSWORD, PASSWORD_HASH, Factory, bearer
 
 ADA = {"name": "Ada", "email": "Ada@Example.com", "password": PASSWORD}
@@ -594,6 +594,19 @@ class TestDelete:
         gone, *written = await asyncio.gather(going, *writes)
         assert gone.status_code == 204
         assert {answer.status_code for answer in written} <= {201, 401}
+        assert (await count(app, User), await count(app, Blog)) == (0, 0)
+
+    @on("postgresql", "mariadb")
+    async def test_whoever_writes_meanwhile_is_nobody_any_more(
+        self, client: httpx.AsyncClient, factory: Factory, app: FastAPI
+    ) -> None:
+        user, login = await factory.logged_in()
+        async with app.state.database.write.begin() as session:
+            await UserRepository(session).lock(user.id)
+            writing = asyncio.create_task(client.post("/blog/", json={"title": "x", "body": "x"}, headers=login))
+            await until_it_waits(app.state.database, writing)
+            await UserRepository(session).remove(user.id)
+        assert code(await writing) == (401, "invalid_token")
         assert (await count(app, User), await count(app, Blog)) == (0, 0)
 
     async def test_while_everybody_writes(self, client: httpx.AsyncClient, factory: Factory, app: FastAPI) -> None:
