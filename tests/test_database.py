@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import make_url, select, text
+from sqlalchemy import event, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -19,10 +19,10 @@ from sqlmodel import col
 from blog.app import create_app
 from blog.database import Database, OneTripCursor, make_engine
 from blog.markdown import render
-from blog.models import Blog, PersonalToken, Room, User, now
-from blog.repository import delete_messages_of_blogs
-from blog.repository import login as repository_of_logins
+from blog.models import Blog, IdempotencyKey, PersonalToken, Purpose, Room, User, now
+from blog.repository import delete_messages_of_blogs, idempotency, link, login
 from blog.repository.blog import BlogRepository
+from blog.repository.link import LinkRepository
 from blog.repository.login import PersonalTokenRepository
 from blog.repository.room import RoomRepository
 from blog.repository.user import UserRepository
@@ -290,16 +290,41 @@ class TestEveryEngine:
         await asyncio.gather(*(act for number in range(40) for act in (rename(number), read())))
 
     @on("mariadb")
-    @pytest.mark.parametrize("name", ["END", "ROTATE", "REVOKE"])
-    async def test_what_ends_a_login_comes_by_its_primary_key(self, app: FastAPI, factory: Factory, name: str) -> None:
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            pytest.param(getattr(module, name), id=f"{module.__name__.rpartition('.')[2]}.{name}")
+            for module, names in {
+                login: ("END", "END_ALL", "ROTATE", "REVOKE"),
+                link: ("USE", "FORGET"),
+                idempotency: ("TAKE", "FORGET"),
+            }.items()
+            for name in names
+        ],
+    )
+    async def test_what_is_to_go_is_found_by_its_primary_key(
+        self, app: FastAPI, factory: Factory, statement: Any
+    ) -> None:
         """Two that come by different indexes wait for each other on MariaDB; the other two lock no index."""
         user = await factory.user()
         await factory.personal_token(user)
-        asked = {"login_id": factory.logins[user.id].id, "token_id": 1, "used": "", "next": "", "at": now()}
-        asked["until"] = now()
+        login_id = factory.logins[user.id].id
+        asked = {"login_id": login_id, "token_id": 1, "link_id": 1, "ids": [login_id, 1], "keys": ["x", "y"]}
+        asked |= {"used": "", "next": "", "at": now(), "until": now()}
+        async with app.state.database.write.begin() as session:
+            await LinkRepository(session).add(user.id, Purpose.INVITATION, timedelta(days=1))
+            session.add_all(IdempotencyKey(key=key, answer="", user_id=user.id, expires_at=now()) for key in "xyz")
         async with app.state.database.fresh() as session:
             connection = await session.connection()
-            compiled = getattr(repository_of_logins, name).compile(dialect=connection.dialect)
-            values = tuple(asked[key] for key in compiled.positiontup or ())
-            (row,) = (await connection.exec_driver_sql(f"EXPLAIN {compiled}", values)).mappings()
+            seen: list[tuple[str, Any]] = []
+
+            def note(_conn: object, _cursor: object, sql: str, values: Any, *_: object) -> tuple[str, Any]:
+                seen.append((sql, values))
+                return "SELECT 1", ()
+
+            event.listen(connection.sync_connection, "before_cursor_execute", note, retval=True)
+            await connection.execute(statement, asked)
+            event.remove(connection.sync_connection, "before_cursor_execute", note)
+            ((sql, values),) = seen
+            (row,) = (await connection.exec_driver_sql(f"EXPLAIN {sql}", values)).mappings()
         assert row["key"] == "PRIMARY", dict(row)

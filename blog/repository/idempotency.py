@@ -26,6 +26,7 @@ EXPIRED = select(kept.c.key).where(kept.c.expires_at <= at).order_by(kept.c.expi
 TAKE = (
     select(kept.c.key)
     .where(kept.c.key.in_(bindparam("keys", expanding=True)), kept.c.expires_at <= at)
+    .with_hint(kept, "FORCE INDEX (PRIMARY)", "mysql")
     .with_for_update(skip_locked=True)
 )
 FORGET = delete(kept).where(kept.c.key.in_(bindparam("keys", expanding=True)))
