@@ -249,7 +249,7 @@ def settings(database_url: URL) -> Settings:
 async def shared_app(settings: Settings, anyio_backend: str) -> AsyncIterator[FastAPI]:
     app = patient_app(settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("blog.security.passwords.QUEUE_TIMEOUT", 30)  # which is looked at when a password waits
+        patch.setattr("blog.security.passwords.QUEUE_TIMEOUT", HANG)  # which is looked at when a password waits
         async with app.router.lifespan_context(app):
             yield app
 
@@ -261,7 +261,7 @@ def patient_app(settings: Settings) -> FastAPI:
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in ("POOL", "CONNECT", "STATEMENT", "LOCK", "ANSWER"):
-            patch.setattr(f"blog.database.{name}_TIMEOUT", 30)
+            patch.setattr(f"blog.database.{name}_TIMEOUT", HANG)
         return create_app(settings)
 
 

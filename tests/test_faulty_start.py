@@ -5,17 +5,15 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import alembic.command
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from typer.testing import CliRunner, Result
 
 from blog import __main__ as command_line
-from blog.database import alembic_config
-from tests.conftest import HANG, ROOT, SECRET, make_settings
+from tests.conftest import HANG, ROOT, SECRET
 
 WORD = "hunter2"
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
@@ -66,10 +64,10 @@ def is_one_line(said: str, *words: str) -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Path]:
+def database(tmp_path: Path, upgraded: Callable[[URL], None]) -> Iterator[Path]:
     path = tmp_path / "data" / "blog.db"
     path.parent.mkdir()
-    alembic.command.upgrade(alembic_config(make_settings(make_url(f"sqlite:///{path}"))), "head")
+    upgraded(make_url(f"sqlite:///{path}"))
     yield path
     path.parent.chmod(0o700)
 
