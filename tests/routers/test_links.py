@@ -12,7 +12,9 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import select, update
 
-from blog.models import OneTimeLink, Role, now
+from blog.models import OneTimeLink, Role, User, now
+from blog.repository.user import UserRepository
+from blog.security.passwords import PasswordHasher
 from tests.answers import code
 from tests.conftest import on, with_settings
 from tests.factories import PASSWORD, Factory, bearer
@@ -197,6 +199,25 @@ class TestPasswordResetConfirm:
         assert code(await reset(client, token)) == (400, "invalid_link")
 
     @on("sqlite")
+    async def test_not_good_any_more_when_the_password_is_hashed(
+        self, client: httpx.AsyncClient, factory: Factory, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The address became another, and whoever has the old one's mail shall not get in."""
+        user, login = await factory.logged_in()
+        await client.post("/password-reset", json={"email": user.email})
+        (token,) = mailbox.tokens("password_reset")
+        hash_ = PasswordHasher.hash
+
+        async def hash_late(self: PasswordHasher, password: str) -> str:
+            change = {"current_password": PASSWORD, "email": "other@example.com"}
+            assert (await client.patch("/user/me", json=change, headers=login)).status_code == 200
+            return await hash_(self, password)
+
+        monkeypatch.setattr(PasswordHasher, "hash", hash_late)
+        assert code(await reset(client, token)) == (400, "invalid_link")
+        assert (await log_in(client, "other@example.com")).status_code == 200
+
+    @on("sqlite")
     async def test_weak_password(self, client: httpx.AsyncClient, factory: Factory, mailbox: Mailbox) -> None:
         user = await factory.user("Lovelace", email="countess@example.com")
         await client.post("/password-reset", json={"email": user.email})
@@ -291,6 +312,31 @@ class TestEmailVerification:
         assert me["email_verified_at"]
         # Whoever had the old address is told.
         assert mailbox.mails[-1] == {"to": user.email, "link": None}
+
+    @on("sqlite")
+    async def test_no_address_that_became_another_meanwhile(
+        self,
+        client: httpx.AsyncClient,
+        verifying: httpx.AsyncClient,
+        factory: Factory,
+        mailbox: Mailbox,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        user, login = await factory.logged_in()
+        await verifying.post("/email-verification", json={"email": user.email})
+        (token,) = mailbox.tokens("email_verification")
+        hold = UserRepository.hold
+
+        async def hold_late(self: UserRepository, *args: Any, **options: Any) -> User:
+            monkeypatch.setattr(UserRepository, "hold", hold)
+            change = {"current_password": PASSWORD, "email": "other@example.com"}
+            assert (await client.patch("/user/me", json=change, headers=login)).status_code == 200
+            return await hold(self, *args, **options)
+
+        monkeypatch.setattr(UserRepository, "hold", hold_late)
+        answer = await client.post("/email-verification/confirm", json={"token": token})
+        assert code(answer) == (400, "invalid_link")
+        assert (await client.get("/user/me", headers=login)).json()["email"] == "other@example.com"
 
     async def test_a_taken_address(self, verifying: httpx.AsyncClient, factory: Factory, mailbox: Mailbox) -> None:
         user, login = await factory.logged_in()
