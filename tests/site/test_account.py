@@ -16,7 +16,12 @@ from tests.conftest import client_of, make_settings, on
 from tests.factories import PASSWORD, Factory, bearer
 from tests.site.browser import COOKIE, Browser
 
-ELSEWHERE = ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"})
+ELSEWHERE = (
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+)
 """What the headers of a form say that another site sent."""
 
 
@@ -136,6 +141,16 @@ class TestCookie:
             await client.delete(f"/user/{user.id}", headers=root)
         response = (await stolen.get("/desk")).response
         assert (response.status_code, response.headers["location"]) == (303, "/login?next=/desk")
+
+    @on("sqlite")
+    @pytest.mark.parametrize(("path", "way"), [("/desk", "/desk/logout"), ("/desk/account", "/desk/logout/everywhere")])
+    async def test_browsers_forget_it(self, browser: Browser, factory: Factory, path: str, way: str) -> None:
+        await browser.log_in(await factory.user())
+        value, *flags = (await browser.send(path, way)).response.headers["set-cookie"].split("; ")
+        assert value == f'{COOKIE}=""'
+        # Without these they take no cookie of such a name, nor its end: draft-ietf-httpbis-rfc6265bis, section 5.7.
+        assert {flag.lower() for flag in flags} >= {"max-age=0", "secure", "path=/"}
+        assert not any(flag.lower().startswith("domain") for flag in flags)
 
     @on("sqlite")
     async def test_lasts_longer_by_being_used(

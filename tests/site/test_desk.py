@@ -192,6 +192,16 @@ class TestEdit:
         assert stored is not None
         assert stored.body == "It weaves mine."
 
+    @on("sqlite")
+    async def test_conflict_behind_what_was_refused(self, post: Blog, browser: Browser, factory: Factory) -> None:
+        path = f"/desk/{post.id}"
+        mine = (await browser.get(path)).forms()[path]
+        on_desk(await browser.send(path, path, body="It weaves theirs."))
+        refused = await browser.post(path, mine | {"body": "It weaves mine.", "tags": "x" * 51})
+        assert refused.response.status_code == 422
+        page = await browser.post(path, refused.forms()[path] | {"tags": ""})
+        assert page.response.status_code == 412, "whoever mends a form has not seen what others saved meanwhile"
+
     async def test_deleted(self, post: Blog, browser: Browser, factory: Factory) -> None:
         path = f"/desk/{post.id}"
         assert on_desk(await browser.send(path, f"{path}/delete")) == "/desk"

@@ -10,9 +10,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from blog.live import Hub
 from blog.models import Blog, Role, User
 from blog.security.opaque import read_cookie
-from tests.conftest import HANG
+from tests.conftest import HANG, on
 from tests.factories import PASSWORD, Factory, bearer
 from tests.site.browser import COOKIE, Browser
 from tests.test_browser import Served, get, platform_with
@@ -130,6 +131,22 @@ class TestRemove:
             assert "This message was removed." in page.main
         again = await browser.post(f"{PATH}/1/remove", form)
         assert again.response.status_code == 410
+
+
+@on("sqlite")
+async def test_who_listens_is_told_at_once(
+    post: Blog, bob: User, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[int] = []
+
+    async def wake(_: Hub, room_id: int) -> None:
+        woken.append(room_id)
+
+    monkeypatch.setattr(Hub, "wake", wake)
+    await browser.send(PATH, PATH, body="Mine.")
+    assert len(woken) == 1
+    await browser.send(PATH, f"{PATH}/1/remove")
+    assert woken == [woken[0]] * 2
 
 
 class Live:

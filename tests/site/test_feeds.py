@@ -323,7 +323,7 @@ class TestFeed:
         body = """\
 ## Looms
 
-[a](/posts/x?a=1&b=2) [b](notes) [c](#h-looms) [d](https://example.com/?a=1&b=2) [e](mailto:a@example.com)
+[a](/posts/x?a=1&b=2) [b](notes) [c](#h-looms) [d](https://example.com/?a=1&amp;lt;=2) [e](mailto:a@example.com)
 [f](//other.example/x) ![g](/media/x.png 'a href="/x" b')
 
 `<a href="/kept">` and
@@ -345,7 +345,7 @@ A note.[^1]
             f"{SITE}/posts/x?a=1&b=2",
             f"{SITE}/posts/notes",
             f"{SITE}/posts/notes#h-looms",
-            "https://example.com/?a=1&b=2",
+            "https://example.com/?a=1&lt;=2",
             "mailto:a@example.com",
             "http://other.example/x",
         ]
