@@ -274,6 +274,13 @@ class TestTooMuch:
         with pytest.raises(TooManyPixels):
             remake(content, LIMIT)
 
+    def test_a_frame_larger_than_the_first(self) -> None:
+        first, grown = (written(Image.new("P", (size, size)), "GIF") for size in (1, 1_000))
+        content = first.removesuffix(b";") + grown[grown.index(b",\0\0\0\0") :]
+        remake(content, 1_000_001)
+        with pytest.raises(TooManyPixels):
+            remake(content, 1_000_000)
+
     @pytest.mark.parametrize(("extension", "weight"), [("png", 1), ("jpg", 1), ("gif", 1), ("webp", 2), ("avif", 2)])
     def test_just_enough(self, extension: str, weight: int) -> None:
         pixels = SIZE[0] * SIZE[1] * weight

@@ -362,6 +362,38 @@ class TestLastResort:
         assert sent[0]["status"] == 503
         assert b'"code":"unavailable"' in sent[1]["body"]
 
+    async def test_half_an_answer_that_outlives_the_server(self, plain: FastAPI) -> None:
+        waits, sent = asyncio.Event(), []
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"half"
+            waits.set()
+            await asyncio.Event().wait()
+
+        async def answer() -> StreamingResponse:
+            return StreamingResponse(parts())
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        plain.add_api_route("/half", answer)
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/half",
+            "query_string": b"",
+            "headers": [(b"host", b"127.0.0.1")],
+        }
+        request = asyncio.create_task(plain(scope, receive, send))
+        await waits.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert sent == ["http.response.start", "http.response.body"], "no other answer begins within it"
+
 
 @pytest.mark.parametrize(
     ("address", "network"),

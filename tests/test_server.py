@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -155,6 +155,24 @@ async def test_an_answer_before_the_body_is_the_only_one(connect: Connect) -> No
     async with sending(connect, POST.replace(b"/ ", b"/early ") + b"0123") as (reader, _):
         answer = await all_of(reader)
     assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_a_body_that_goes_on_behind_its_answer(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets no more time by coming: nobody reads it."""
+    monkeypatch.setattr(server, "SLOWEST_BODY", 1)  # bytes a second
+    early = POST.replace(b"/ ", b"/early ").replace(b"10", b"1000000")
+    async with sending(connect, early) as (reader, writer):
+
+        async def go_on() -> None:
+            while True:
+                writer.write(b"0123456789")
+                await asyncio.sleep(SHORT / 10)
+
+        await reader.readuntil(b"early")
+        going_on = asyncio.create_task(go_on())
+        with suppress(ConnectionError):  # what came unread resets it
+            await all_of(reader)
+        going_on.cancel()
 
 
 async def test_a_body_that_only_trickles(connect: Connect) -> None:

@@ -108,6 +108,11 @@ def test_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], mes
     assert "short but" not in str(refusal.value)
 
 
+def test_a_secret_is_as_long_as_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, secret_key="ü" * 16)
+    assert read_settings().secrets == ("ü" * 16,)
+
+
 @pytest.mark.parametrize(
     ("url", "driver"),
     [
