@@ -271,8 +271,8 @@ class LiveProtocol(WebSocketsSansIOProtocol):
             return
         if self.writable.is_set():
             super().handle_ping()
-        else:
-            self._pong = b"".join(self.conn.data_to_send())
+        elif answers := list(filter(None, self.conn.data_to_send())):
+            self._pong = answers[-1]  # at the first ping of a packet here are the pongs of all, and its close frame
 
     def handle_pong(self, event: Frame) -> None:
         """A pong, asked for or not."""

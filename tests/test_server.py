@@ -11,9 +11,12 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from blog import server
-from blog.server import HEADERS_LIMIT, PIPELINED, DeadlineProtocol
+from blog.server import HEADERS_LIMIT, PIPELINED, DeadlineProtocol, LiveProtocol
 
 SHORT, LONG = 0.2, 10.0
+
+HANGS = 600
+"""Seconds that only a test that hangs takes."""
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n"
@@ -30,25 +33,31 @@ def events() -> list[str]:
 
 
 @pytest.fixture
-async def connect(events: list[str], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
+def heard() -> asyncio.Queue[str]:
+    """The messages that the app has received over a WebSocket, and an empty one when it was closed."""
+    return asyncio.Queue()
+
+
+@pytest.fixture
+async def connect(
+    events: list[str], heard: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Connect]:
     """How to connect to an app that reads a body, waits if its path says so, and answers with what it read."""
     for name in ("RECEIVE_TIMEOUT", "KEEP_ALIVE", "READ_TIMEOUT", "LINGER"):
         monkeypatch.setattr(server, name, SHORT)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        body = b""
+        if scope["type"] == "websocket":
+            await talk(receive, send, heard)
+            return
         if scope["path"] == "/early":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"early"})
             return
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                events.append("disconnected")
-                return
-            body += message["body"]
-            if not message["more_body"]:
-                break
+        body = await body_from(receive)
+        if body is None:
+            events.append("disconnected")
+            return
         if scope["path"] == "/slow":
             await asyncio.sleep(3 * SHORT)
         answer = b"x" * LENGTH if scope["path"] == "/long" else body
@@ -56,7 +65,9 @@ async def connect(events: list[str], monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         await send({"type": "http.response.body", "body": answer})
         events.append("answered")
 
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_keep_alive=1)
+    config = uvicorn.Config(
+        app, log_config=None, lifespan="off", timeout_keep_alive=1, ws=LiveProtocol, ws_ping_interval=None
+    )
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
     listening = await loop.create_server(lambda: DeadlineProtocol(config, state, {}, loop), "127.0.0.1", 0)
@@ -65,6 +76,28 @@ async def connect(events: list[str], monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         yield lambda: asyncio.open_connection("127.0.0.1", port, limit=2**20)
         for connection in list(state.connections):
             connection.transport.abort()
+
+
+async def body_from(receive: Any) -> bytes | None:
+    """Return the body of a request, or None when the client left."""
+    body: bytes = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+    return None
+
+
+async def talk(receive: Any, send: Any, heard: asyncio.Queue[str]) -> None:
+    """Send a long message, and "the end" when the client says so."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "bytes": b"x" * LENGTH})
+    while (message := await receive())["type"] == "websocket.receive":
+        heard.put_nowait(message["text"])
+        if message["text"] == "the end":
+            await send({"type": "websocket.send", "text": "the end"})
+    heard.put_nowait("")
 
 
 @asynccontextmanager
@@ -274,3 +307,50 @@ async def test_an_answer_that_is_read_slowly(connect: Connect) -> None:
             await asyncio.sleep(SHORT / 4)
     assert read > LENGTH
     assert asyncio.get_running_loop().time() - begun > 2 * SHORT
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+
+
+def frame(kind: int, payload: bytes) -> bytes:
+    """Return what a client sends, masked with zeros (RFC 6455, section 5.2)."""
+    return bytes([kind, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+@asynccontextmanager
+async def not_reading(connect: Connect) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A WebSocket to which more is written than its client has read: a message of which LENGTH bytes are left."""
+    async with sending(connect, HANDSHAKE) as (reader, writer):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        assert await reader.readexactly(10) == bytes([BINARY, 127]) + LENGTH.to_bytes(8, "big")
+        yield reader, writer
+
+
+async def test_pings_of_a_client_that_does_not_read(
+    connect: Connect, heard: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the last is answered, once the client reads: else the pongs would fill our memory."""
+    monkeypatch.setattr(server, "STALLED", HANGS)
+    async with not_reading(connect) as (reader, writer):
+        for text in (b"more", b"the end"):
+            writer.write(b"".join(frame(PING, b"%d" % number) for number in range(100)) + frame(TEXT, text))
+            assert await heard.get() == text.decode()
+        await reader.readexactly(LENGTH)
+        assert await reader.readuntil(b"the end") == bytes([PONG, 2]) + b"99" + bytes([TEXT, 7]) + b"the end"
+
+
+async def test_a_close_frame_behind_pings_of_a_client_that_does_not_read(
+    connect: Connect, heard: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is answered before the connection is closed (RFC 6455, section 5.5.1)."""
+    monkeypatch.setattr(server, "STALLED", HANGS)
+    code = (1000).to_bytes(2, "big")
+    async with not_reading(connect) as (reader, writer):
+        writer.write(frame(PING, b"1") + frame(PING, b"2") + frame(CLOSE, code))
+        assert await heard.get() == ""
+        await reader.readexactly(LENGTH)
+        assert await reader.read() == bytes([CLOSE, 2]) + code
