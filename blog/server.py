@@ -116,6 +116,12 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._refuse(HeadersTooLarge)  # trailers, or a chunk with a very long extension
         return b""
 
+    def on_message_begin(self) -> None:
+        """The parser has seen the first byte of a request, which may have come in one packet with the one before."""
+        if self._due is None:
+            self._expect_by(self.loop.time() + RECEIVE_TIMEOUT)
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """The parser has seen the last header. What is raised here ends in `send_400_response`."""
         self._in_headers = False

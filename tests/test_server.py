@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -33,6 +34,12 @@ def events() -> list[str]:
 
 
 @pytest.fixture
+def go_on() -> asyncio.Event:
+    """What the app waits for before it reads a body, if its path says so."""
+    return asyncio.Event()
+
+
+@pytest.fixture
 def heard() -> asyncio.Queue[str]:
     """The messages that the app has received over a WebSocket, and an empty one when it was closed."""
     return asyncio.Queue()
@@ -40,7 +47,7 @@ def heard() -> asyncio.Queue[str]:
 
 @pytest.fixture
 async def connect(
-    events: list[str], heard: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
+    events: list[str], go_on: asyncio.Event, heard: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Connect]:
     """How to connect to an app that reads a body, waits if its path says so, and answers with what it read."""
     for name in ("RECEIVE_TIMEOUT", "KEEP_ALIVE", "READ_TIMEOUT", "LINGER"):
@@ -54,6 +61,8 @@ async def connect(
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"early"})
             return
+        if scope["path"] == "/busy":
+            await go_on.wait()
         body = await body_from(receive)
         if body is None:
             events.append("disconnected")
@@ -136,6 +145,13 @@ async def test_no_body_in_time(connect: Connect, events: list[str]) -> None:
     async with sending(connect, POST + b"12345") as (reader, _):
         assert is_problem(await all_of(reader), 408, "request_timeout")
     assert events == ["disconnected"]
+
+
+async def test_no_body_in_time_behind_a_request_in_the_same_packet(connect: Connect, events: list[str]) -> None:
+    async with sending(connect, GET + POST) as (reader, _):
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert is_problem(await all_of(reader), 408, "request_timeout")
+    assert events == ["answered", "disconnected"]
 
 
 async def test_a_body_that_comes_gets_more_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +275,50 @@ async def test_an_earlier_request_is_answered_first(connect: Connect, events: li
         answer = await all_of(reader)
     assert answer.startswith(b"HTTP/1.1 200")
     assert events == ["answered"]
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when a request's deadline has passed while we do not read it; it has no other one, nor gets more time."""
+    late = asyncio.Event()
+    look_at_the_clock = DeadlineProtocol._look_at_the_clock
+
+    def look_when_reading_is_paused(self: DeadlineProtocol) -> None:
+        if not self.flow.read_paused:
+            self._timer = None
+            self._expect_by(asyncio.get_running_loop().time() + SHORT)
+            return
+        monkeypatch.setattr(server, "RECEIVE_TIMEOUT", HANGS)
+        look_at_the_clock(self)
+        late.set()
+
+    monkeypatch.setattr(DeadlineProtocol, "_look_at_the_clock", look_when_reading_is_paused)
+    monkeypatch.setattr(server, "SLOWEST_BODY", math.inf)
+    return late
+
+
+async def test_a_body_that_we_do_not_read(connect: Connect, late: asyncio.Event, go_on: asyncio.Event) -> None:
+    """Its deadline waits, because the client can do nothing about it."""
+    long = POST.replace(b"/ ", b"/busy ").replace(b"10", b"1000000")
+    async with sending(connect, long + b"x" * 1_000_000) as (reader, _):
+        await late.wait()
+        go_on.set()
+        answer = await reader.readuntil(b"\r\n0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"x") == 1_000_000
+
+
+async def test_a_body_that_we_do_not_read_behind_another_request(
+    connect: Connect, late: asyncio.Event, go_on: asyncio.Event
+) -> None:
+    async with sending(connect, GET.replace(b"/ ", b"/busy ") + POST) as (reader, writer):
+        await late.wait()
+        writer.write(b"0123456789")
+        go_on.set()
+        for body in (b"", b"0123456789"):
+            answer = await reader.readuntil(b"0\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert body in answer
 
 
 @pytest.mark.parametrize(("spare", "status"), [(0, 200), (1, 431), (5_000_000, 431)])
