@@ -51,6 +51,9 @@ class Numbers:
     examples: int
     """Most examples of an operation that are made up at random."""
 
+    boundaries: bool
+    """Whether each operation is asked for all that stands at the bounds of its schema, too."""
+
 
 SMALL = Numbers(
     is_full=False,
@@ -68,7 +71,8 @@ SMALL = Numbers(
     attack=1,
     attacked_rounds=9,
     slow_rounds=9,
-    examples=3,
+    examples=4,
+    boundaries=False,
 )
 FULL = Numbers(
     is_full=True,
@@ -87,4 +91,5 @@ FULL = Numbers(
     attacked_rounds=12,
     slow_rounds=13,
     examples=100,
+    boundaries=True,
 )

@@ -32,7 +32,8 @@ DUE = 3
 
 
 @pytest.fixture(
-    params=[(engine, workers) for engine in ENGINES for workers in (1, 2)[: 1 if engine == "sqlite" else 2]]
+    params=[(engine, workers) for engine in ENGINES for workers in (1, 2)[: 1 if engine == "sqlite" else 2]],
+    ids=lambda served: f"{served[0]}-{served[1]}",
 )
 def served(request: pytest.FixtureRequest, make_database: DatabaseMaker, tmp_path: Path) -> tuple[sa.URL, int]:
     """A database, and by how many processes it is served."""
