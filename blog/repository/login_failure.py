@@ -34,7 +34,7 @@ COUNT: dict[str, Insert] = {
     "postgresql": postgresql.insert(LoginFailure)
     .values(ROWS)
     .on_conflict_do_update(index_elements=["key"], set_=CHANGED),
-    "mysql": mysql.insert(LoginFailure).values(ROWS).on_duplicate_key_update(CHANGED),
+    "mysql": mysql.insert(LoginFailure).values(ROWS).on_duplicate_key_update(list(CHANGED.items())),
 }
 READ = select(key, failures, expires_at).where(IS_CURRENT, key.in_([bindparam(f"key{n}") for n in KEYS]))
 FORGET = delete(LoginFailure).where(expires_at < bindparam("before"))
