@@ -32,6 +32,7 @@ from fastapi import FastAPI
 from sqlalchemy import delete, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from blog.app import create_app
 from blog.database import Database, alembic_config, make_engine
@@ -405,22 +406,27 @@ def lost_database(app: FastAPI) -> Iterator[None]:
             event.remove(engine, "before_cursor_execute", fail)
 
 
-IS_WAITED = {
-    "postgresql": "SELECT count(*) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND wait_event_type = 'Lock'",
-    "mysql": "SELECT count(*) FROM information_schema.processlist"
-    " JOIN information_schema.innodb_trx ON trx_mysql_thread_id = id"
-    " WHERE db = DATABASE() AND trx_state = 'LOCK WAIT'",
-}
-
-
 async def until_it_waits(database: Database, act: asyncio.Task[Any]) -> None:
     """Return once this task waits for what another transaction has locked, as the server tells."""
     async with database.fresh() as session:
-        is_waited = text(IS_WAITED[session.get_bind().dialect.name])
-        while not await session.scalar(is_waited):
+        waits = {"postgresql": _waits_on_postgresql, "mysql": _waits_on_mariadb}[session.get_bind().dialect.name]
+        while not await waits(session):
             assert not act.done(), "it waited for nobody"
             await asyncio.sleep(0.01)
+
+
+async def _waits_on_postgresql(session: AsyncSession) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await session.scalar(text(waiting)))
+
+
+async def _waits_on_mariadb(session: AsyncSession) -> bool:
+    # Its table innodb_trx is not made anew while somebody looks at it again and again.
+    told = str((await session.execute(text("SHOW ENGINE INNODB STATUS"))).one()[2])
+    waiting = [part for part in told.split("---TRANSACTION") if "LOCK WAIT" in part]
+    found = {int(number) for part in waiting for number in re.findall(r"thread id (\d+)", part)}
+    own = await session.scalars(text("SELECT id FROM information_schema.processlist WHERE db = DATABASE()"))
+    return not found.isdisjoint(own)
 
 
 def answers(port: int) -> bool:

@@ -1622,6 +1622,68 @@ class TestSeveralProcesses:
 
 @on("postgresql")
 class TestWhoTells:
+    @pytest.fixture
+    def looks_never(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody looks at rooms unless somebody tells of them."""
+        for name in ("SHORTEST", "LONGEST", "LONGEST_WHEN_TOLD"):
+            monkeypatch.setattr(live, name, 3_600)
+
+    @pytest.mark.parametrize("act", ["post", "remove", "close", "delete"])
+    async def test_of_everything(
+        self,
+        looks_never: None,
+        settings: Settings,
+        client: httpx.AsyncClient,
+        factory: Factory,
+        ada: User,
+        room: int,
+        act: str,
+    ) -> None:
+        login = factory.login(ada)
+        async with another(settings) as platform, platform.join(room, login) as listener:
+            await listener.greeted()
+            await until(lambda: platform.hub._is_told)
+            await post(client, room, login, "first")
+            await listener.next("message")  # by which it is over that it looked as it began to listen
+            if act == "post":
+                await post(client, room, login, "second")
+                assert (await listener.next("message"))["body"] == "second"
+            elif act == "remove":
+                assert (await client.delete(f"/room/{room}/messages/1", headers=login)).is_success
+                assert (await listener.next("removed"))["number"] == 1
+            elif act == "close":
+                assert (await client.patch(f"/room/{room}", json={"is_closed": True}, headers=login)).is_success
+                assert (await listener.end())[0] == 4409
+            else:
+                assert (await client.delete(f"/room/{room}", headers=login)).is_success
+                assert (await listener.end())[0] == 4404
+
+    async def test_what_was_written_before_it_listened(
+        self,
+        looks_never: None,
+        settings: Settings,
+        client: httpx.AsyncClient,
+        factory: Factory,
+        ada: User,
+        room: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        login, may_listen = factory.login(ada), asyncio.Event()
+        hear = Database.listening
+
+        @asynccontextmanager
+        async def hear_later(database: Database, *told: Any) -> AsyncIterator[Any]:
+            await may_listen.wait()
+            async with hear(database, *told) as ask:
+                yield ask
+
+        monkeypatch.setattr(Database, "listening", hear_later)
+        async with another(settings) as platform, platform.join(room, login) as listener:
+            await listener.greeted()
+            await post(client, room, login, "told to nobody")
+            may_listen.set()
+            assert (await listener.next("message"))["body"] == "told to nobody"
+
     async def test_the_connection_that_is_told_is_lost(
         self,
         settings: Settings,

@@ -344,15 +344,6 @@ class TestLock:
             alembic.command.upgrade(config, "head")
         assert tables(new_database) == TABLES
 
-    @on("mariadb")
-    def test_of_a_database_with_the_longest_name(self, engine_name: str, tmp_path: Path) -> None:
-        """A lock's name has no more than 64 characters, and so has a database's."""
-        made = made_database(engine_name, tmp_path)
-        made.url = made.url.set(database=f"{made.url.database}".ljust(64, "x"))
-        with made as url:
-            alembic.command.upgrade(alembic_config(make_settings(url)), "head")
-            assert tables(url) == TABLES
-
 
 STEP_ONE = "54fef35644d9"
 BEFORE_SLUGS = "c3e7a95d1f08"

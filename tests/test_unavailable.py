@@ -4,8 +4,8 @@ import asyncio
 import re
 import socket
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,40 @@ class TestSilence:
                 answers = await asyncio.gather(*asked, client.get("/health"))
         assert [code(answer) for answer in answers[:3]] == [UNAVAILABLE] * 3
         assert answers[3].status_code == 200
+
+    @on("postgresql", "mariadb")
+    async def test_of_a_server_that_has_spoken(self, hasty: None, app: FastAPI, database_url: URL) -> None:
+        """Its connections are there still, as they are of one that is cut off from the network."""
+        async with relay_to(database_url) as (port, cut_off):
+            url = database_url.set(host="127.0.0.1", port=port)
+            async with running(make_settings(url)) as (_, client):
+                for method in ("GET", "POST"):
+                    assert (await client.request(method, "/run?sql=SELECT 1")).status_code == 200
+                cut_off()
+                async with asyncio.timeout(120):
+                    for method in ("GET", "POST"):
+                        assert code(await client.request(method, "/run?sql=SELECT 1")) == UNAVAILABLE
+
+
+@asynccontextmanager
+async def relay_to(url: URL) -> AsyncIterator[tuple[int, Callable[[], None]]]:
+    """A port by which a server is reached, and what lets nothing through any more, without a word."""
+    cut = asyncio.Event()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(2**16):
+                if not cut.is_set():
+                    writer.write(data)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = url.port or {"postgresql": 5432, "mariadb": 3306}[url.get_backend_name()]
+        there_reader, there_writer = await asyncio.open_connection(url.host, port)
+        await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], cut.set
 
 
 BODIES: dict[str, Any] = {
