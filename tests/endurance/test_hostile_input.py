@@ -16,12 +16,14 @@ from websockets.exceptions import ConnectionClosed
 from blog.diff import unified_diff
 from blog.errors import TooManyPixels
 from blog.media import FRAMES, remake
+from blog.search import terms_of
 from blog.settings import Settings
 from tests.endurance.figures import Figures
 from tests.endurance.load import client_of, registered
 from tests.endurance.rooms import live, opened_room
 from tests.endurance.servers import Platform
 from tests.images import gif, image_of, png
+from tests.test_search import LONG_TO_FOLD
 
 PIXELS: int = Settings.model_fields["media_pixel_limit"].default
 
@@ -61,6 +63,11 @@ def test_texts_that_have_nothing_in_common(lines: int, figures: Figures) -> None
     chance = random.Random(9)
     old, new = ("\n".join(chance.choices("abcdefgh", k=lines)) for _ in range(2))
     figures.at_most("comparing them", 3, slowest(lambda text: unified_diff(old, text, "1", "2"), [new]))
+
+
+def test_texts_that_are_long_to_fold(figures: Figures) -> None:
+    folded = slowest(lambda text: terms_of("Title", text), list(LONG_TO_FOLD.values()))
+    figures.at_most("slowest terms of a text", 1, folded)
 
 
 def test_requests_of_great_length(tmp_path: Path, figures: Figures) -> None:
