@@ -68,6 +68,9 @@ NEEDS: dict[str, tuple[str | None, str]] = {
 }
 """What tests with these markers need, if it is there, and how to get it."""
 
+TAKE_LONG = ("browser", "processes", "endurance")
+"""Markers of what runs only when it is asked for."""
+
 HANG = 300
 """Seconds after which a test takes what it waits for to have failed: only a hang lasts so long."""
 
@@ -118,15 +121,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(MEDIA, ignore_errors=True)
     if not hasattr(config, "workerinput") and not config.option.collectonly:
-        config.get_terminal_writer().line(left_out(config.option.markexpr))
+        config.get_terminal_writer().line(left_out(config))
 
 
-def left_out(chosen: str) -> str:
-    """What a run with this expression of markers leaves out, and how to run it."""
+def left_out(config: pytest.Config) -> str:
+    """Return what a run leaves out, and how to run that."""
     missing = [f"{marker} ({cure})" for marker, (found, cure) in NEEDS.items() if not found]
-    unchosen = [f"{marker} (-m {marker})" for marker in re.findall(r"not (\w+)", chosen)]
+    # An expression of markers reads like one of Python's.
+    chosen = config.option.markexpr or "True"
+    unchosen = [
+        one for one in TAKE_LONG if not eval(chosen, {}, dict.fromkeys([*NEEDS, *TAKE_LONG], False) | {one: True})
+    ]
+    rest = [f"{marker} (-m {marker})" for marker in unchosen if NEEDS.get(marker, ("there", ""))[0]]
     everything = ' (all of it: -m "")' if unchosen else ""
-    return f"Left out: {', '.join([*missing, *unchosen]) or 'nothing'}{everything}"
+    return f"Left out: {', '.join([*missing, *rest]) or 'nothing'}{everything}"
 
 
 def on(*names: str) -> pytest.MarkDecorator:
