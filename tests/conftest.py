@@ -42,6 +42,9 @@ from tests.clock import Clock
 from tests.factories import Factory
 from tests.ports import reserved_port
 
+# Which prints, where several processes run the tests, in the one that reads no other conftest.py.
+pytest_plugins = ["tests.endurance.figures"]
+
 # The settings of whoever runs the tests are not the tests'.
 for variable in list(os.environ):
     if variable.startswith("BLOG_") and not variable.startswith("BLOG_TEST_"):
