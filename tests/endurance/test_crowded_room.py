@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from tests.conftest import HANG
 from tests.endurance.conftest import NUMBERS
 from tests.endurance.figures import Figures
 from tests.endurance.load import registered
@@ -63,7 +64,7 @@ def narrow_socket(port: int) -> socket.socket:
 
 async def flood(connection: ClientConnection) -> int:
     """Send as much as one can until the socket ends: how many frames that was."""
-    sent = 0
+    sent, begun = 0, time.monotonic()
 
     async def read() -> None:
         async for _ in connection:
@@ -72,6 +73,7 @@ async def flood(connection: ClientConnection) -> int:
     reading = asyncio.create_task(read())
     with suppress(ConnectionClosed):
         while True:
+            assert time.monotonic() - begun < HANG, "it is never closed"
             frame = {"type": "message", "body": "Flood"} if sent < FLOODED_WITH else {"type": "ping"}
             await connection.send(json.dumps(frame))
             sent += 1
