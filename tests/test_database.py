@@ -329,33 +329,27 @@ class TestEveryEngine:
 
         await asyncio.gather(*(act for number in range(40) for act in (rename(number), read())))
 
-    @on("sqlite", "postgresql")
-    async def test_a_page_that_goes_on_begins_where_it_does(self, app: FastAPI) -> None:
-        """The index is entered there, not walked from its end; MariaDB compares no rows by an index."""
-        for descending in (False, True):
-            async with app.state.database.fresh() as session:
-                dialect = session.get_bind().dialect
-                key: Any = col(Blog.published_at)
-                number: Any = col(Blog.id)
-                statement = select(number).where(
-                    col(Blog.is_draft) == false(), beyond(dialect.name, key, number, descending=descending)
-                )
-                order = (key.desc(), number.desc()) if descending else (key, number)
-                statement = statement.order_by(*order).params(last_key=now(), last_id=7)
-                sql = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
-                connection = await session.connection()
-                if dialect.name == "sqlite":
-                    plan = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")]
-                    sign = "<" if descending else ">"
-                    assert f"(is_draft=? AND published_at{sign}?)" in plan[0], plan
-                    continue
-                driver: Any = (await connection.get_raw_connection()).driver_connection
-                async with driver.transaction():
-                    for way in ("seqscan", "bitmapscan", "sort"):  # which are right for the few rows that are there
-                        await driver.execute(f"SET LOCAL enable_{way} = off")
-                    plan = [row[0] for row in await driver.fetch(f"EXPLAIN {sql}")]
-                (condition,) = (line for line in plan if "Index Cond" in line)
-                assert "ROW(published_at, id)" in condition, plan
+    @on("postgresql")
+    @pytest.mark.parametrize("descending", [False, True])
+    async def test_a_page_that_goes_on_begins_where_it_does(self, app: FastAPI, *, descending: bool) -> None:
+        """The index is entered there, not walked from its end, which costs few blocks unless there are very many."""
+        key: Any = col(Blog.published_at)
+        number: Any = col(Blog.id)
+        order = (key.desc(), number.desc()) if descending else (key, number)
+        place = beyond("postgresql", key, number, descending=descending)
+        statement = select(number).where(col(Blog.is_draft) == false(), place).order_by(*order)
+        async with app.state.database.fresh() as session:
+            connection = await session.connection()
+            literal = statement.params(last_key=now(), last_id=7).compile(
+                dialect=connection.dialect, compile_kwargs={"literal_binds": True}
+            )
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            async with driver.transaction():
+                for way in ("seqscan", "bitmapscan", "sort"):  # which are right for the few rows that are there
+                    await driver.execute(f"SET LOCAL enable_{way} = off")
+                plan = [row[0] for row in await driver.fetch(f"EXPLAIN {literal}")]
+        (condition,) = (line for line in plan if "Index Cond" in line)
+        assert "ROW(published_at, id)" in condition, plan
 
     @on("mariadb")
     @pytest.mark.parametrize(

@@ -396,11 +396,15 @@ class TestEveryEngine:
             else:
                 connection = await (await session.connection()).get_raw_connection()
                 driver: Any = connection.driver_connection
-                async with driver.transaction():
-                    await driver.execute(
-                        "SET LOCAL enable_seqscan = off"
-                    )  # which is right for the one row that is there
-                    plan = [row[0] for row in await driver.fetch(f"EXPLAIN {sql}")]
+                plans = []
+                for ways in (("seqscan", "indexscan"), ("seqscan", "bitmapscan")):  # right for the row that is there
+                    async with driver.transaction():
+                        for way in ways:
+                            await driver.execute(f"SET LOCAL enable_{way} = off")
+                        plans.append([row[0] for row in await driver.fetch(f"EXPLAIN {sql}")])
+                plan, walk = plans
+                # Or the ids would be walked down, and of each blog all the words be read.
+                assert not [line for line in walk if "Index Scan Backward using pk_blog_text on blog_text blog" in line]
                 assert sum("Bitmap Index Scan on ix_blog_text_vector" in line for line in plan) == len(LEVELS) + 1, plan
                 assert not [line for line in plan if "BitmapAnd" in line], plan
 
