@@ -116,6 +116,7 @@ class Load:
         self._login = login
         self._prefix = uuid4().hex[:8]
         self._numbers = count(1)
+        self._acknowledging = threading.Condition()
         self._over = threading.Event()
         self._threads = ThreadPoolExecutor(MAX_CLIENTS)
         self._clients: list[Future[None]] = []
@@ -164,7 +165,9 @@ class Load:
             answer = client.post("/blog/", json={"title": title, "body": body}, headers=self._login)
             if answer.status_code == 201:
                 assert answer.json()["title"] == title
-                self.acknowledged.add(title)
+                with self._acknowledging:
+                    self.acknowledged.add(title)
+                    self._acknowledging.notify_all()
             else:
                 self.refused.add(title)
             return answer
@@ -172,9 +175,11 @@ class Load:
         return self.ask(act, clients=clients, pause=pause, once=once)
 
     def await_writes(self, number: int) -> None:
-        """Wait until so many more blogs have been acknowledged."""
-        enough = len(self.acknowledged) + number
-        wait_for(lambda: len(self.acknowledged) >= enough, f"{number} writes acknowledged")
+        """Wait until so many more blogs have been acknowledged, and no moment longer."""
+        with self._acknowledging:
+            enough = len(self.acknowledged) + number
+            come = self._acknowledging.wait_for(lambda: len(self.acknowledged) >= enough, HANG)
+        assert come, f"{number} writes acknowledged: not within {HANG} s"
 
     @staticmethod
     def await_answers(answers: Answers, *statuses: int, number: int) -> None:
