@@ -5,8 +5,7 @@ PostgreSQL and MariaDB are started from the programs that are installed here; no
 - `--full` takes the large ones of the numbers in `numbers.py`, and asserts times.
 - `BLOG_TEST_TOLERANCE` is how many times as long as demanded things may take then, 1 by default; a machine that does
   other things too needs more. What may be lost is nothing in any case.
-- `BLOG_TEST_ENGINES` names engines that must be tested, as `CI` does with all of them: without the programs of one,
-  these tests fail.
+- With `BLOG_TEST_COMPLETE` these tests fail without the programs of one of the engines.
 """
 
 import gc
@@ -24,7 +23,7 @@ import pytest
 import sqlalchemy as sa
 
 from blog.database import alembic_config
-from tests.conftest import ALL_ENGINES, make_settings
+from tests.conftest import ALL_ENGINES, COMPLETE, make_settings
 from tests.endurance.figures import Figures
 from tests.endurance.numbers import FULL, SMALL, Numbers
 from tests.endurance.servers import SERVERS, DatabaseServer
@@ -70,9 +69,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _all_engines() -> None:
-    wanted = ALL_ENGINES if os.environ.get("CI") else os.environ.get("BLOG_TEST_ENGINES", "").split(",")
-    missing = set(wanted) - {""} - set(ENGINES)
-    if missing:
+    missing = set(ALL_ENGINES) - set(ENGINES)
+    if COMPLETE and missing:
         raise pytest.UsageError(f"no server to test {', '.join(sorted(missing))} on: install it")
 
 
