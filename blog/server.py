@@ -155,6 +155,17 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._watch_reader()
 
+    def on_response_complete(self) -> None:
+        """The app has answered, and uvicorn may have closed behind the answer."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_reader()
+
+    def _close(self) -> None:
+        """Close, once what is written is read: closing waits for that without an end."""
+        self.transport.close()
+        self._watch_reader()
+
     def _watch_reader(self) -> None:
         if not self._watches_reader:
             self._watches_reader = True
@@ -208,14 +219,14 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._refused = True
         cycle = cast("RequestResponseCycle | None", self.cycle)
         if cycle is not None and cycle.response_complete and not self._in_headers:
-            self.transport.close()  # its answer is out, and another would be taken for the next request's
+            self._close()  # its answer is out, and another would be taken for the next request's
             return
         if cycle is not None and not cycle.response_complete:
             if self._running is not cycle or not cycle.more_body:
                 self._close_after_earlier_requests(cycle)
                 return
             if cycle.response_started:
-                self.transport.close()
+                self._close()
                 return
             cycle.disconnected = True  # for the app the client is gone
             cycle.message_event.set()
@@ -236,9 +247,9 @@ class DeadlineProtocol(HttpToolsProtocol):
         self.transport.write(head + b"\r\n" + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self.loop.call_later(LINGER, self.transport.close)
+            self.loop.call_later(LINGER, self._close)
         else:
-            self.transport.close()
+            self._close()
 
     def _close_after_earlier_requests(self, newest: RequestResponseCycle) -> None:
         if newest.more_body:
@@ -302,6 +313,31 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         # Closed at once, with some of what came unread, the connection would be reset and the close frame lost.
         self.transport.resume_reading()
         self.close_timer = self.loop.call_later(LINGER, self.transport.close)
+        self._abort_if_unread()
+
+    def handle_close(self, event: Frame) -> None:
+        """The other end closes, or answers our close frame."""
+        super().handle_close(event)
+        self._abort_if_unread()
+
+    def keepalive_timeout(self) -> None:
+        """The other end has not answered a ping. uvicorn's own closes without telling the app, which sends on."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        super().keepalive_timeout()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.INTERNAL_ERROR})
+        self.disconnected = True
+        self._abort_if_unread()
+
+    async def send(self, message: Any) -> None:
+        """Send what the app says. A socket that it closes must not wait for ever for its last frames to be read."""
+        await super().send(message)
+        if self.close_sent:
+            self._abort_if_unread()
+
+    def _abort_if_unread(self) -> None:
+        """Let a connection that is closing go, even when its client takes nothing of what is still written to it."""
+        self.loop.call_later(STALLED, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Some of a message, or what comes behind one that was refused."""

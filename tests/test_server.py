@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -13,11 +14,9 @@ from uvicorn.server import ServerState
 
 from blog import server
 from blog.server import HEADERS_LIMIT, PIPELINED, DeadlineProtocol, LiveProtocol
+from tests.conftest import HANG
 
-SHORT, LONG = 0.2, 10.0
-
-HANGS = 600
-"""Seconds that only a test that hangs takes."""
+SHORT = 0.4
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n"
@@ -74,15 +73,21 @@ async def connect(
         await send({"type": "http.response.body", "body": answer})
         events.append("answered")
 
-    config = uvicorn.Config(
-        app, log_config=None, lifespan="off", timeout_keep_alive=1, ws=LiveProtocol, ws_ping_interval=None
-    )
+    async with serving(app) as (server_socket, _):
+        port = server_socket.getsockname()[1]
+        yield lambda: asyncio.open_connection("127.0.0.1", port, limit=2**20)
+
+
+@asynccontextmanager
+async def serving(app: Any, **options: Any) -> AsyncIterator[tuple[Any, set[Any]]]:
+    """Serve an app in this loop; yield the socket that listens, and the connections as they come and go."""
+    given: dict[str, Any] = {"lifespan": "off", "timeout_keep_alive": 1, "ws": LiveProtocol, "ws_ping_interval": None}
+    config = uvicorn.Config(app, log_config=None, **given | options)
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
     listening = await loop.create_server(lambda: DeadlineProtocol(config, state, {}, loop), "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
     async with listening:
-        yield lambda: asyncio.open_connection("127.0.0.1", port, limit=2**20)
+        yield listening.sockets[0], state.connections
         for connection in list(state.connections):
             connection.transport.abort()
 
@@ -121,7 +126,7 @@ async def sending(connect: Connect, data: bytes) -> AsyncIterator[tuple[asyncio.
 
 async def all_of(reader: asyncio.StreamReader) -> bytes:
     """What came until the server closed."""
-    async with asyncio.timeout(LONG):
+    async with asyncio.timeout(HANG):
         return await reader.read()
 
 
@@ -288,7 +293,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
             self._timer = None
             self._expect_by(asyncio.get_running_loop().time() + SHORT)
             return
-        monkeypatch.setattr(server, "RECEIVE_TIMEOUT", HANGS)
+        monkeypatch.setattr(server, "RECEIVE_TIMEOUT", HANG)
         look_at_the_clock(self)
         late.set()
 
@@ -361,7 +366,7 @@ async def test_an_answer_that_nobody_reads(connect: Connect) -> None:
 
 async def test_an_answer_that_is_read_slowly(connect: Connect) -> None:
     read, begun = 0, asyncio.get_running_loop().time()
-    async with sending(connect, LONG_ANSWER) as (reader, _), asyncio.timeout(LONG):
+    async with sending(connect, LONG_ANSWER) as (reader, _), asyncio.timeout(HANG):
         while data := await reader.read(2**21):
             read += len(data)
             await asyncio.sleep(SHORT / 4)
@@ -394,7 +399,7 @@ async def test_pings_of_a_client_that_does_not_read(
     connect: Connect, heard: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the last is answered, once the client reads: else the pongs would fill our memory."""
-    monkeypatch.setattr(server, "STALLED", HANGS)
+    monkeypatch.setattr(server, "STALLED", HANG)
     async with not_reading(connect) as (reader, writer):
         for text in (b"more", b"the end"):
             writer.write(b"".join(frame(PING, b"%d" % number) for number in range(100)) + frame(TEXT, text))
@@ -407,10 +412,115 @@ async def test_a_close_frame_behind_pings_of_a_client_that_does_not_read(
     connect: Connect, heard: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is answered before the connection is closed (RFC 6455, section 5.5.1)."""
-    monkeypatch.setattr(server, "STALLED", HANGS)
+    monkeypatch.setattr(server, "STALLED", HANG)
     code = (1000).to_bytes(2, "big")
     async with not_reading(connect) as (reader, writer):
         writer.write(frame(PING, b"1") + frame(PING, b"2") + frame(CLOSE, code))
         assert await heard.get() == ""
         await reader.readexactly(LENGTH)
         assert await reader.read() == bytes([CLOSE, 2]) + code
+
+
+LITTLE = b"x" * 50_000
+"""More than narrow buffers hold, and less than asyncio takes for more than is read."""
+
+
+@asynccontextmanager
+async def deaf(server_socket: socket.socket, data: bytes) -> AsyncIterator[socket.socket]:
+    """A client that sends this and reads nothing, with buffers as narrow as the system lets them be."""
+    server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        client.setblocking(False)
+        await loop.sock_connect(client, server_socket.getsockname())
+        await loop.sock_sendall(client, data)
+        yield client
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(HANG):
+        while not condition():  # noqa: ASYNC110  (nothing tells of it)
+            await asyncio.sleep(0.01)
+
+
+async def is_closed_and_let_go(connections: set[Any]) -> None:
+    await until(lambda: connections)
+    (connection,) = connections
+    await until(lambda: connection.transport.is_closing())
+    assert connection.transport.get_write_buffer_size() > 0, "all was taken"
+    await until(lambda: not connections)
+
+
+class TestLittleThatNobodyReads:
+    """asyncio closes a connection once all is read that was written to it, and waits for that without an end."""
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("READ_TIMEOUT", "STALLED", "LINGER"):
+            monkeypatch.setattr(server, name, SHORT)
+
+    async def test_behind_the_last_answer(self) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": LITTLE})
+
+        last = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+        async with serving(app) as (server_socket, connections), deaf(server_socket, last):
+            await is_closed_and_let_go(connections)
+
+    async def test_behind_a_refusal(self) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": LITTLE})
+
+        async with serving(app) as (server_socket, connections), deaf(server_socket, GET + b"nonsense\r\n\r\n"):
+            await is_closed_and_let_go(connections)
+
+    async def test_behind_a_ping_without_a_pong(self) -> None:
+        """The app is told, and what it sends after that is no fault of its own."""
+        told: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "bytes": LITTLE})
+            told.put_nowait(await receive())
+            try:
+                await send({"type": "websocket.send", "text": "more"})
+            except Exception as error:
+                told.put_nowait(error)
+
+        async with (
+            serving(app, ws_ping_interval=SHORT, ws_ping_timeout=SHORT) as (server_socket, connections),
+            deaf(server_socket, HANDSHAKE),
+        ):
+            await is_closed_and_let_go(connections)
+            assert await told.get() == {"type": "websocket.disconnect", "code": 1011}
+            assert isinstance(await told.get(), OSError)
+
+    async def test_behind_a_close_frame_of_ours(self) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "bytes": LITTLE})
+            await send({"type": "websocket.close"})
+
+        async with serving(app) as (server_socket, connections), deaf(server_socket, HANDSHAKE):
+            await until(lambda: connections)
+            await until(lambda: not connections)
+
+    async def test_behind_a_close_frame_of_the_client(self) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "bytes": LITTLE})
+            await receive()
+
+        async with (
+            serving(app) as (server_socket, connections),
+            deaf(server_socket, HANDSHAKE) as client,
+        ):
+            await until(lambda: any(one.transport.get_write_buffer_size() for one in connections))
+            await asyncio.get_running_loop().sock_sendall(client, frame(CLOSE, (1000).to_bytes(2, "big")))
+            await is_closed_and_let_go(connections)
