@@ -1,9 +1,10 @@
 """Markers decide what runs; `.pytest.ini` lists them, and leaves out by default what takes long.
 
 Every test that needs a database runs on each engine that the run was pointed at. SQLite needs nothing.
-`BLOG_TEST_POSTGRESQL_URL` and `BLOG_TEST_MARIADB_URL` name servers on which the user may create databases; each run
-makes one of its own there and drops it. `BLOG_TEST_CHROMIUM` is the browser for what only a browser does; one that is
-installed is found without it. `BLOG_TEST_COMMONMARK` is the archive that `tests/commonmark.txt` names.
+`BLOG_TEST_POSTGRESQL_URL` and `BLOG_TEST_MARIADB_URL` name servers on which the user may create databases, and on
+MariaDB see what other connections do (PROCESS); each run makes a database of its own there and drops it.
+`BLOG_TEST_CHROMIUM` is the browser for what only a browser does; one that is installed is found without it.
+`BLOG_TEST_COMMONMARK` is the archive that `tests/commonmark.txt` names.
 
 What is missing is left out, and the last line says so. With `BLOG_TEST_COMPLETE` set it is an error, and so is every
 skipped test.
@@ -19,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,7 @@ NEEDS: dict[str, tuple[str | None, str]] = {
     "commonmark": (COMMONMARK, "set BLOG_TEST_COMMONMARK, see tests/commonmark.txt"),
     "browser": (CHROMIUM, "install Chromium or set BLOG_TEST_CHROMIUM"),
     "html_checker": (JAVA, "install Java"),
+    "patch": (shutil.which("patch"), "install patch"),
 }
 """What tests with these markers need, if it is there, and how to get it."""
 
@@ -76,7 +79,7 @@ TAKE_LONG = ("browser", "processes", "endurance")
 """Markers of what runs only when it is asked for."""
 
 HANG = 300
-"""Seconds after which a test takes what it waits for to have failed: only a hang lasts so long."""
+"""Seconds after which a wait in a test fails; only a hang takes this long."""
 
 MEDIA = Path(tempfile.gettempdir()) / f"blog_test_media_{uuid4().hex[:12]}"
 """Where images are stored unless a test says otherwise; made when the first one is."""
@@ -107,10 +110,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if (engine := str(parameters.get("engine_name"))) in SERVERS:
             item.add_marker(engine)
     missing = {marker for marker, (found, _) in NEEDS.items() if not found}
-    left_out = [item for item in items if missing.intersection(mark.name for mark in item.iter_markers())]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    lacking = {item for item in items if missing.intersection(mark.name for mark in item.iter_markers())}
+    if lacking:
+        config.hook.pytest_deselected(items=list(lacking))
+        items[:] = [item for item in items if item not in lacking]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -132,14 +135,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def left_out(config: pytest.Config) -> str:
     """Return what a run leaves out, and how to run that."""
     missing = [f"{marker} ({cure})" for marker, (found, cure) in NEEDS.items() if not found]
-    # An expression of markers reads like one of Python's.
-    chosen = config.option.markexpr or "True"
-    unchosen = [
-        one for one in TAKE_LONG if not eval(chosen, {}, dict.fromkeys([*NEEDS, *TAKE_LONG], False) | {one: True})
-    ]
-    rest = [f"{marker} (-m {marker})" for marker in unchosen if NEEDS.get(marker, ("there", ""))[0]]
-    everything = ' (all of it: -m "")' if unchosen else ""
+    there = [marker for marker in [*NEEDS, *TAKE_LONG] if NEEDS.get(marker, ("yes", ""))[0]]
+    rest = [f"{marker} (-m {marker})" for marker in dict.fromkeys(there) if not is_chosen(config, marker)]
+    if not is_chosen(config):
+        rest.insert(0, "tests without a marker")
+    everything = ' (all of it: -m "")' if rest else ""
     return f"Left out: {', '.join([*missing, *rest]) or 'nothing'}{everything}"
+
+
+def is_chosen(config: pytest.Config, *markers: str) -> bool:
+    """Return whether this run's expression of markers, which reads like one of Python's, takes tests with these."""
+    with suppress(SyntaxError):  # of which pytest has told already
+        return bool(eval(config.option.markexpr or "True", {}, defaultdict(bool, dict.fromkeys(markers, True))))
+    return True
 
 
 def on(*names: str) -> pytest.MarkDecorator:
@@ -420,7 +428,7 @@ def lost_database(app: FastAPI) -> Iterator[None]:
 
 
 async def until_it_waits(database: Database, act: asyncio.Task[Any]) -> None:
-    """Return once this task waits for what another transaction has locked, as the server tells."""
+    """Return once the server reports that this task waits for a lock of another transaction."""
     async with database.fresh() as session:
         waits = {"postgresql": _waits_on_postgresql, "mysql": _waits_on_mariadb}[session.get_bind().dialect.name]
         while not await waits(session):

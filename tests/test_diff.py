@@ -6,7 +6,6 @@ import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from shutil import which
 
 import pytest
 
@@ -69,7 +68,7 @@ def test_random_edits(alphabet: Sequence[str]) -> None:
             assert applied(after, unified_diff(after, before, "2", "1")) == before
 
 
-@pytest.mark.skipif(which("patch") is None, reason="there is no patch(1)")
+@pytest.mark.patch
 def test_patch_applies_it(tmp_path: Path) -> None:
     """The program that everybody has; its lines end where ours are parted."""
     source = random.Random(8)

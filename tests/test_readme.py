@@ -69,7 +69,7 @@ def test_the_walk_gives_what_the_readme_shows(tmp_path: Path) -> None:
 def test_the_two_commands_are_the_ones_that_ci_runs() -> None:
     start, test = re.findall(r"```sh\n(python3 -m venv .*)\n```", README)
     assert start.endswith("pipenv sync && .pipenv/bin/pipenv run start")
-    assert test in (ROOT / ".ci" / "run").read_text().splitlines()
+    assert test in map(str.strip, (ROOT / ".ci" / "run").read_text().splitlines())
 
 
 def test_every_dependency_has_its_reason() -> None:

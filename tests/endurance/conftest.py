@@ -74,15 +74,20 @@ def _all_engines() -> None:
         raise pytest.UsageError(f"no server to test {', '.join(sorted(missing))} on: install it")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _end_servers_on_sigterm() -> Iterator[None]:
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _attentive() -> Iterator[None]:
-    """Told to end, the run ends its servers first; and no thread of ours waits long for another."""
-    handler, interval = signal.signal(signal.SIGTERM, signal.default_int_handler), sys.getswitchinterval()
+def _short_switch_interval() -> Iterator[None]:
+    interval = sys.getswitchinterval()
     # Ten clients' threads that each keep the interpreter for 5 ms would be seen as the platform's slowness, too.
     sys.setswitchinterval(0.0005)
     yield
     sys.setswitchinterval(interval)
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ class Figures:
         self.missed: list[str] = []
 
     def at_most(self, what: str, demanded: float, seen: float, *, slack: float = 0.0) -> None:
-        """Seconds; infinitely many if it never came to be.
+        """Seconds; `math.inf` if it never happened.
 
         `slack` is what the machine may add without the platform being at fault; the table shows it.
         """
@@ -38,7 +38,7 @@ class Figures:
         elif isinf(seen):
             verdict = "MISSED"
         elif self._tolerance is None:
-            verdict = "slow, which only --full asserts"
+            verdict = "too slow (asserted only with --full)"
         else:
             verdict = "within slack" if seen <= (demanded + slack) * self._tolerance else "MISSED"
         self._note(what, f"≤ {demanded:g} s", f"{seen:.3g} s", verdict)
@@ -57,7 +57,7 @@ class Figures:
     def statuses(self, what: str, demanded: set[int], *seen: Answers) -> None:
         """Those of many requests at once.
 
-        Where other things keep the machine, one may not get its turn in time; it is told so, and nobody is misled.
+        On a busy machine a request may time out while it waits; a proper 503 is then accepted.
         """
         statuses = {status for answers in seen for status in answers.statuses}
         if self._tolerance is None or self._tolerance > 1:

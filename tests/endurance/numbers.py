@@ -43,7 +43,7 @@ class Numbers:
     """Seconds for which passwords are guessed before the owner logs in."""
 
     attacked_rounds: int
-    """Of a password that is guessed; those who wait for their turn must get it on a slow machine too."""
+    """Of a password that is guessed; low enough that the queue does not time out on a slow machine."""
 
     slow_rounds: int
     """Of a password that is under way when the platform is told to end."""

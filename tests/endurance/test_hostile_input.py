@@ -1,8 +1,11 @@
 """What is sent to keep the platform busy is answered, or refused, in time: the suite holds what, this test how soon."""
 
 import asyncio
+import os
 import random
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +21,7 @@ from blog.errors import TooManyPixels
 from blog.media import FRAMES, remake
 from blog.search import terms_of
 from blog.settings import Settings
+from tests.conftest import ROOT
 from tests.endurance.figures import Figures
 from tests.endurance.load import client_of, registered
 from tests.endurance.rooms import live, opened_room
@@ -37,6 +41,7 @@ BOMBS = [
     gif(100_000),
 ]
 ETAGS = ['"' * 30_000, f"x{', ' * 15_000}x", 'W/"' * 10_000]
+MALFORMED = [b"GET / HTTP/1.1\r\n\r\n", b"G\x00T / HTTP/1.1\r\nHost: h\r\n\r\n", b"x" * 100 + b"\r\n\r\n"]
 RANGES = ["bytes=" + ",".join(f"{n}-{n}" for n in range(2_500)), "bytes=" + "0-," * 9_000, f"bytes={'9' * 9_999}-"]
 
 
@@ -96,6 +101,23 @@ def send_too_much(port: int) -> None:
         with suppress(ConnectionError):  # a server that has heard enough may close
             connection.sendall(head.encode() + b"x" * 60_000_000)
         assert connection.recv(12) == b"HTTP/1.1 413"
+
+
+def test_malformed_requests_and_faulty_starts(tmp_path: Path, figures: Figures) -> None:
+    def refuse(raw: bytes) -> None:
+        with socket.create_connection(("127.0.0.1", platform.port)) as connection:
+            connection.sendall(raw)
+            assert connection.recv(12) == b"HTTP/1.1 400"
+
+    with Platform(tmp_path) as platform:
+        figures.at_most("slowest refusal of a malformed request", 5, slowest(refuse, MALFORMED))
+    (tmp_path / "other.db").write_bytes(b"x" * 4096)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "BLOG_DATABASE_URL": f"sqlite:///{tmp_path / 'other.db'}"}
+    command = [sys.executable, "-m", "blog", "serve"]
+    ended: list[int] = []
+    took = slowest(lambda _: ended.append(subprocess.run(command, cwd=tmp_path, env=environment).returncode), [None])
+    figures.at_most("a faulty start", 5, took)
+    figures.equal("its exit code", [1], ended)
 
 
 def test_a_listener_whose_login_ends(tmp_path: Path, figures: Figures) -> None:

@@ -130,9 +130,7 @@ async def test_who_is_cut_off_at_any_moment_misses_nothing_and_hears_nothing_twi
         await company.has_heard_all()
         cutting.cancel()
     figures.seen("seconds", f"{time.monotonic() - begun:.3g}")
-    figures.at_least(
-        "sockets cut", NUMBERS.messages // 20, sum(guest.ends["ConnectionClosedError"] for guest in company.guests)
-    )
+    figures.at_least("sockets cut", CUTS, sum(guest.ends["ConnectionClosedError"] for guest in company.guests))
     company.judge(url, figures)
 
 
